@@ -1,0 +1,102 @@
+"""What was decided, and every reason why."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from whygate.core.reasons import Code, Next, Outcome
+
+
+class Result(StrEnum):
+    """What one rule answered."""
+
+    MATCH = "match"
+    """Its condition holds (or it has none)."""
+    NO_MATCH = "no_match"
+    """Its condition does not hold."""
+    UNMET = "unmet"
+    """A permit whose condition holds, but something it requires is missing."""
+    ERROR = "error"
+    """Its condition could not be evaluated."""
+
+
+class Mode(StrEnum):
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    """Evaluated and recorded only."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One rule's answer. Fields are in the order of their names, as records are stored."""
+
+    code: str
+    """The reason code that this answer would give."""
+    digest: str
+    """Digest of the policy file's text."""
+    duration_us: int = 0
+    """0: not measured."""
+    effect: str
+    """``permit`` or ``deny``: what the rule is for."""
+    engine: str = "cel"
+    mode: Mode = Mode.ENFORCE
+    note: str = ""
+    """For operators: the error's text, or which requirement is unmet. Never a value from the call."""
+    policy: str
+    result: Result
+    rule: str
+    version: int
+
+
+class RuleRef(msgspec.Struct, frozen=True, kw_only=True):
+    """The rule that decided."""
+
+    digest: str
+    policy: str
+    rule: str
+    version: int
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact that the decision rests on, checked again in the commit that makes it durable.
+
+    Kinds: ``policy`` (key empty, value the digest in force), ``task`` (key the task's id, value ``open``).
+    """
+
+    key: str
+    kind: str
+    value: str
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is missing before a permit with ``require`` is satisfied."""
+
+    kind: str
+    """``human``, ``grant``, ``authn``, ``scope`` or ``break_glass``."""
+    params: dict[str, Any]
+    """As the rule wrote it."""
+    rule: str
+    policy: str
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``decide`` returned. A value: nothing has happened yet."""
+
+    outcome: Outcome
+    code: Code
+    admin: str
+    """For operators and auditors: the deciding rule's ``why``, or what exactly was wrong."""
+    user: str
+    """For the agent."""
+    next: Next
+    evaluations: tuple[Evaluation, ...] = ()
+    determined_by: RuleRef | None = None
+    requires: tuple[Requirement, ...] = ()
+    """For a challenge: the alternatives, each of which would satisfy it."""
+    claims: tuple[Claim, ...] = ()
+    policy_digest: str = ""
+    """Digest of the policy set in force; empty where none was consulted."""
+
+    @property
+    def allows(self) -> bool:
+        return self.outcome.allows

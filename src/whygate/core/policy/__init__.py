@@ -1,0 +1,1 @@
+"""The policy language: YAML rules with CEL conditions."""

@@ -1,0 +1,300 @@
+"""The records of the ledger, schema version 1.
+
+Rules of this file:
+
+1. A record's bytes are stored exactly as they are hashed: JSON, keys sorted, ASCII key names, no floats, integers
+   within 2^53-1. The structs therefore declare their fields in the order of their names (a test checks it).
+2. Notes are a rule's ``why`` or our own words; never free text from a call.
+3. ``seq``, ``time`` and ``writer`` are given by the ledger at the moment of writing.
+"""
+
+import datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from whygate.core.decision import Claim, Evaluation, RuleRef
+from whygate.core.identity import Actor
+
+VERSION: Final = 1
+EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A nested object of a record. Defaults are left out of the bytes."""
+
+
+class Subject(Part, kw_only=True):
+    credential: str = ""
+    id: str
+    issuer: str = ""
+    on_behalf_of: tuple[Actor, ...] = ()
+    owner: str = ""
+    proof: str
+    roles: tuple[str, ...] = ()
+    type: str
+
+
+class Action(Part, kw_only=True):
+    class_: str = msgspec.field(name="class", default="")
+    name: str
+    """``tools/call``, ``tools/list``, ``GET`` …"""
+    protocol: str
+
+
+class Resource(Part, kw_only=True):
+    asked: str = ""
+    """What was asked for, where no such tool is in the catalogue."""
+    definition: str = ""
+    id: str = ""
+    """``server/name``; empty where the method names no tool."""
+    server: str = ""
+    tier: str = ""
+    type: str = ""
+
+
+class Arguments(Part, kw_only=True):
+    digest: str = ""
+    """Keyed digest of the arguments as canonical JSON."""
+
+
+class Claimed(Part, kw_only=True):
+    """Correlation as the client sent it: kept for search, believed by nobody."""
+
+    incident: str = ""
+    workflow: str = ""
+
+
+class Link(Part, kw_only=True):
+    span_id: str
+    trace_id: str
+
+
+class Context(Part, kw_only=True):
+    claimed: Claimed | None = None
+    hop: int = 0
+    incident: str = ""
+    link: Link | None = None
+    """A foreign trace that the call came with."""
+    parent: str = ""
+    """Parent span within ``trace_id``; empty means the task's root."""
+    request: str = ""
+    """JSON-RPC id."""
+    revision: str = ""
+    """Protocol revision of the call."""
+    session: str = ""
+    span_id: str = ""
+    task: str = ""
+    trace_id: str = ""
+    workflow: str = ""
+
+
+class Reason(Part, kw_only=True):
+    admin: str
+    code: str
+    user: str
+
+
+class Client(Part, kw_only=True):
+    address: str = ""
+
+
+class PolicyInForce(Part, kw_only=True):
+    digest: str = ""
+
+
+class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What all records have. Mutable only so that the ledger can fill in ``seq``, ``time`` and ``writer``."""
+
+    KIND: ClassVar[str] = ""
+
+
+class DecisionRecord(Record, kw_only=True):
+    KIND: ClassVar[str] = "decision"
+
+    action: Action
+    arguments: Arguments = Arguments()
+    claims: tuple[Claim, ...] = ()
+    client: Client = Client()
+    context: Context
+    determined_by: RuleRef | None = None
+    duration_us: int = 0
+    """What deciding took."""
+    effect: str
+    enforcement: str = msgspec.field(default="gateway")
+    evaluations: tuple[Evaluation, ...] = ()
+    id: str
+    kind: str
+    mode: str
+    next: str
+    outcome: str
+    policy: PolicyInForce = PolicyInForce()
+    reason: Reason
+    requires: tuple[dict[str, Any], ...] = ()
+    resource: Resource
+    seq: int = 0
+    subject: Subject
+    time: datetime.datetime = EPOCH
+    v: int
+    writer: str = ""
+
+
+class ResultDigest(Part, kw_only=True):
+    bytes: int = 0
+    digest: str = ""
+
+
+class CompletionRecord(Record, kw_only=True):
+    """What became of an allowed call."""
+
+    KIND: ClassVar[str] = "completion"
+
+    code: str = ""
+    """A completion code (``upstream.failed`` …); empty where the tool answered."""
+    decision: str
+    duration_us: int = 0
+    """From the decision's commit to the end of the answer."""
+    error: str = ""
+    """The protocol's own error: a JSON-RPC code or an HTTP status as text, or ``tool_error``."""
+    hidden: int = 0
+    """For lists: how many entries were filtered out."""
+    id: str
+    is_error: bool = False
+    kind: str
+    result: ResultDigest = ResultDigest()
+    seq: int = 0
+    status: int = 0
+    """HTTP status of the upstream; 0 where there is none."""
+    task: str = ""
+    time: datetime.datetime = EPOCH
+    v: int
+    writer: str = ""
+
+
+class TaskInfo(Part, kw_only=True):
+    agents: tuple[str, ...] = ()
+    """Selectors of the principals that may use it: ids and ``role:<name>``."""
+    derived: bool = False
+    expires_at: datetime.datetime | None = None
+    goal_digest: str = ""
+    """Keyed digest of the goal's text."""
+    id: str
+    incident: str = ""
+    session: str = ""
+    trace_id: str
+    workflow: str = ""
+
+
+class TaskRecord(Record, kw_only=True):
+    KIND: ClassVar[str] = "task"
+
+    event: str
+    """``opened`` or ``closed``."""
+    id: str
+    kind: str
+    seq: int = 0
+    subject: Subject
+    """Who opened or closed it."""
+    task: TaskInfo
+    time: datetime.datetime = EPOCH
+    v: int
+    writer: str = ""
+
+
+class PolicyFile(Part, kw_only=True):
+    digest: str
+    name: str
+
+
+class PolicyRecord(Record, kw_only=True):
+    KIND: ClassVar[str] = "policy"
+
+    digest: str
+    """Of the set."""
+    errors: tuple[str, ...] = ()
+    """``file:line:column: what is wrong``, for a set that was refused."""
+    event: str
+    """``in_force`` or ``refused``."""
+    files: tuple[PolicyFile, ...] = ()
+    id: str
+    kind: str
+    seq: int = 0
+    time: datetime.datetime = EPOCH
+    v: int
+    writer: str = ""
+
+
+class LifeRecord(Record, kw_only=True):
+    """Start and stop of a gateway, a gap in recording, a step of the clock, a change of configuration."""
+
+    KIND: ClassVar[str] = "start"
+
+    data: dict[str, Any] = {}
+    id: str
+    kind: str
+    """``start``, ``stop``, ``gap``, ``clock_step`` or ``config``."""
+    seq: int = 0
+    time: datetime.datetime = EPOCH
+    v: int
+    writer: str = ""
+
+
+AnyRecord = DecisionRecord | CompletionRecord | TaskRecord | PolicyRecord | LifeRecord
+
+KINDS: Final = (
+    "decision",
+    "completion",
+    "approval",
+    "grant",
+    "waiver",
+    "breakglass",
+    "review",
+    "task",
+    "agent",
+    "policy",
+    "tool",
+    "config",
+    "key",
+    "erasure",
+    "hold",
+    "prune",
+    "gap",
+    "clock_step",
+    "start",
+    "stop",
+)
+
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_BY_KIND: Final[dict[str, type[Record]]] = {
+    "decision": DecisionRecord,
+    "completion": CompletionRecord,
+    "task": TaskRecord,
+    "policy": PolicyRecord,
+    "start": LifeRecord,
+    "stop": LifeRecord,
+    "gap": LifeRecord,
+    "clock_step": LifeRecord,
+    "config": LifeRecord,
+}
+_DECODERS: Final = {kind: msgspec.json.Decoder(made) for kind, made in _BY_KIND.items()}
+
+
+class _Head(msgspec.Struct):
+    kind: str
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record, exactly as they are stored and hashed."""
+    return _ENCODER.encode(record)
+
+
+def decode(data: bytes) -> AnyRecord:
+    """A record from its bytes. Raises ``LookupError`` for a kind this version does not know."""
+    kind = _HEAD.decode(data).kind
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise LookupError(f"records of kind {kind!r} are not known to this version")
+    return decoder.decode(data)  # type: ignore[return-value]  # one decoder per kind; the union is their sum

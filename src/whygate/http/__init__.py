@@ -1,0 +1,1 @@
+"""The edge to agents that call plain HTTP tools."""

@@ -1,0 +1,1 @@
+"""Projections of the ledger for observability: spans and metrics."""

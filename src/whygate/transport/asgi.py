@@ -1,0 +1,106 @@
+"""One HTTP exchange with an agent, over ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html).
+
+Raw on purpose: every call passes here.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Header = tuple[bytes, bytes]
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+
+
+class BodyTooLarge(Exception):
+    """The request's body is above the cap. Nothing of it was used."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class Exchange:
+    """A request and its response. Not shared between tasks."""
+
+    __slots__ = ("_receive", "_send", "headers", "method", "path", "query", "raw_path", "scope", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers: list[Header] = list(scope["headers"])
+        self.started = False
+        """Whether the response's status has been sent."""
+
+    @property
+    def client(self) -> str:
+        """The peer's address without port; empty where the server does not know it (unix sockets)."""
+        peer = self.scope.get("client")
+        return str(peer[0]) if peer else ""
+
+    def values(self, name: bytes) -> list[str]:
+        """All values of a header; ``name`` in lower case. Bytes are read as Latin-1 (RFC 9110 section 5.5)."""
+        return [value.decode("latin-1") for key, value in self.headers if key == name]
+
+    def header(self, name: bytes) -> str | None:
+        """The first value of a header, ``None`` where it is absent. Does not check that it is the only one."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    async def body(self, cap_bytes: int) -> bytes:
+        """The whole body. Raises ``BodyTooLarge`` above the cap and ``ClientGone`` where it never came whole."""
+        length = self.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > cap_bytes:
+            raise BodyTooLarge
+        message = await self._receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if len(body) > cap_bytes:
+                raise BodyTooLarge
+            return body
+        parts, size = [body], len(body)
+        while message.get("more_body", False):
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > cap_bytes:
+                raise BodyTooLarge
+            parts.append(part)
+        return b"".join(parts)
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection. Call only after ``body``."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def respond(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """Send a whole response."""
+        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start(self, status: int, headers: Iterable[Header]) -> None:
+        """Send status and headers of a streamed response."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a part of a streamed response."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        """End a streamed response."""
+        await self._send({"type": "http.response.body", "body": b""})
