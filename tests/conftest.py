@@ -1,0 +1,38 @@
+"""What every test may ask for. Servers are real ones; where one is not installed, the test says what to install."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.servers import jaeger as jaeger_server
+from tests.servers import nginx as nginx_server
+
+pytest_plugins = ["pytester", "tests.no_skips"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[jaeger_server.Jaeger]:
+    """One running Jaeger for all tests: give each test's spans a service or a tag of their own."""
+    if jaeger_server.binary() is None:
+        pytest.skip(jaeger_server.INSTALL)
+    with jaeger_server.running(tmp_path_factory.mktemp("jaeger")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx_binary() -> Path:
+    found = nginx_server.binary()
+    if found is None:
+        pytest.skip(nginx_server.INSTALL)
+    return found
+
+
+@pytest.fixture(scope="session")
+def mcp1_python() -> Path:
+    """The Python of the virtual environment with the last 1.x MCP client: run an agent with it as a process of its own."""
+    python = ROOT / ".venv-mcp1" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no .venv-mcp1: `make test` lays it")
+    return python
