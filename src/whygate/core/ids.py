@@ -31,7 +31,8 @@ def trace_id(key: bytes, task_id: str) -> str:
 
 def span_id(role: str, of: str) -> str:
     """The id of one span, derived from what it shows: ``root`` of a trace id; ``server``, ``client`` or ``authorize``
-    of a decision's id. Gateway and projector compute it independently."""
+    of a decision's id. Gateway and projector compute it independently.
+    """
     return hashlib.blake2b(f"{role}\0{of}".encode(), digest_size=8).hexdigest()
 
 

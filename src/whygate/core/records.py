@@ -24,7 +24,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A nested object of a record. Defaults are left out of the bytes."""
 
 
-class Subject(Part, kw_only=True):
+class Subject(Part, frozen=True, kw_only=True):
     credential: str = ""
     id: str
     issuer: str = ""
@@ -35,14 +35,14 @@ class Subject(Part, kw_only=True):
     type: str
 
 
-class Action(Part, kw_only=True):
+class Action(Part, frozen=True, kw_only=True):
     class_: str = msgspec.field(name="class", default="")
     name: str
     """``tools/call``, ``tools/list``, ``GET`` …"""
     protocol: str
 
 
-class Resource(Part, kw_only=True):
+class Resource(Part, frozen=True, kw_only=True):
     asked: str = ""
     """What was asked for, where no such tool is in the catalogue."""
     definition: str = ""
@@ -53,24 +53,24 @@ class Resource(Part, kw_only=True):
     type: str = ""
 
 
-class Arguments(Part, kw_only=True):
+class Arguments(Part, frozen=True, kw_only=True):
     digest: str = ""
     """Keyed digest of the arguments as canonical JSON."""
 
 
-class Claimed(Part, kw_only=True):
+class Claimed(Part, frozen=True, kw_only=True):
     """Correlation as the client sent it: kept for search, believed by nobody."""
 
     incident: str = ""
     workflow: str = ""
 
 
-class Link(Part, kw_only=True):
+class Link(Part, frozen=True, kw_only=True):
     span_id: str
     trace_id: str
 
 
-class Context(Part, kw_only=True):
+class Context(Part, frozen=True, kw_only=True):
     claimed: Claimed | None = None
     hop: int = 0
     incident: str = ""
@@ -89,17 +89,17 @@ class Context(Part, kw_only=True):
     workflow: str = ""
 
 
-class Reason(Part, kw_only=True):
+class Reason(Part, frozen=True, kw_only=True):
     admin: str
     code: str
     user: str
 
 
-class Client(Part, kw_only=True):
+class Client(Part, frozen=True, kw_only=True):
     address: str = ""
 
 
-class PolicyInForce(Part, kw_only=True):
+class PolicyInForce(Part, frozen=True, kw_only=True):
     digest: str = ""
 
 
@@ -139,7 +139,7 @@ class DecisionRecord(Record, kw_only=True):
     writer: str = ""
 
 
-class ResultDigest(Part, kw_only=True):
+class ResultDigest(Part, frozen=True, kw_only=True):
     bytes: int = 0
     digest: str = ""
 
@@ -171,7 +171,7 @@ class CompletionRecord(Record, kw_only=True):
     writer: str = ""
 
 
-class TaskInfo(Part, kw_only=True):
+class TaskInfo(Part, frozen=True, kw_only=True):
     agents: tuple[str, ...] = ()
     """Selectors of the principals that may use it: ids and ``role:<name>``."""
     derived: bool = False
@@ -201,7 +201,7 @@ class TaskRecord(Record, kw_only=True):
     writer: str = ""
 
 
-class PolicyFile(Part, kw_only=True):
+class PolicyFile(Part, frozen=True, kw_only=True):
     digest: str
     name: str
 
