@@ -41,6 +41,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ("untrusted",)
     definition: str = ""
     """Digest of the pinned definition; empty while nothing is pinned."""
+    known: bool = True
+    """Whether the operator or the upstream ever mentioned it; a name that only a caller used stays out of span names."""
 
     @property
     def id(self) -> str:
@@ -90,6 +92,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """``mcp`` or ``http``."""
     method: str
     """``tools/call``, ``tools/list``, or the HTTP method."""
+    server: str = ""
+    """The server or HTTP tool that was addressed, where it exists."""
     tool: Tool | None = None
     """``None`` where the method names no tool, or the tool could not be found out."""
     asked: str = ""

@@ -1,0 +1,291 @@
+"""The gatekeeper: one call's way from a question to a durable decision.
+
+Rules of this file:
+
+1. Nothing but ``decide`` decides. What goes wrong on the way becomes a fault or a fact for it.
+2. No record, no call: ``admit`` returns only after the decision is durable. If the ledger can't write, the answer is
+   ``audit.unavailable``, and it alone has no record.
+3. A claim that failed in the commit means that the world moved: decide again with fresh facts, a bounded number of
+   times.
+4. Nothing raises out of here into an edge.
+"""
+
+import datetime
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from whygate.core import ids
+from whygate.core.calls import Fault, Hints, ToolCall, TraceParent
+from whygate.core.decide import decide
+from whygate.core.decision import Decision, Mode
+from whygate.core.facts import Facts, TaskFacts
+from whygate.core.identity import Principal
+from whygate.core.reasons import Code
+from whygate.core.records import (
+    VERSION,
+    Action,
+    AnyRecord,
+    Arguments,
+    Claimed,
+    Client,
+    CompletionRecord,
+    Context,
+    DecisionRecord,
+    Link,
+    PolicyInForce,
+    Reason,
+    Resource,
+    ResultDigest,
+)
+from whygate.flow.catalogue import Catalogue
+from whygate.flow.policies import Policies
+from whygate.flow.ports import (
+    Admission,
+    Answer,
+    ClaimFailed,
+    Clock,
+    Completion,
+    Ids,
+    Ledger,
+    LedgerUnavailable,
+    Observer,
+)
+from whygate.flow.subjects import subject_of
+from whygate.flow.tasks import Tasks
+
+TRIES: Final = 4
+"""A claim fails when a policy is reloaded or a task closed in the very microseconds of a commit. Four in a row means
+that something else is wrong."""
+
+_log = logging.getLogger("whygate.gatekeeper")
+_sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the gatekeeper works with; built once by the wiring."""
+
+    ledger: Ledger
+    policies: Policies
+    tasks: Tasks
+    catalogue: Catalogue
+    clock: Clock
+    ids: Ids
+    digest_key: bytes
+    observer: Observer
+    deployment: str = ""
+
+
+class Gatekeeper:
+    """Implements ``flow.ports.Gate``."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._ledger = around.ledger
+        self._tasks = around.tasks
+        self._policies = around.policies
+        self._clock = around.clock
+        self._new_id = around.ids.new
+        self._digest_key = around.digest_key
+        self._observer = around.observer
+
+    async def admit(self, call: ToolCall) -> Admission:
+        """Decide, and make the decision durable."""
+        started_ns = time.perf_counter_ns()
+        try:
+            admission = await self._admit(call)
+        except LedgerUnavailable as broken:
+            # Law 3's exception: this refusal alone goes to stderr and metrics only.
+            _log.error("refused %s: %s: %s", call.method, Code.AUDIT_UNAVAILABLE, broken)  # noqa: TRY400  # expected; a trace per call would flood
+            admission = _without_record(call, Code.AUDIT_UNAVAILABLE)
+        except Exception:
+            _log.exception("deciding or recording failed in an unforeseen way")
+            admission = await self._internal(call)
+        admission.admitted_ns = time.perf_counter_ns()
+        self._observer.decided(admission, (admission.admitted_ns - started_ns) / 1e9)
+        return admission
+
+    def complete(self, admission: Admission, completion: Completion) -> None:
+        """Record what became of an allowed call, with the next commit."""
+        elapsed_ns = time.perf_counter_ns() - admission.admitted_ns
+        if admission.record is not None and admission.allowed:
+            self._ledger.follow(
+                CompletionRecord(
+                    code=completion.code.value if completion.code is not None else "",
+                    decision=admission.record.id,
+                    duration_us=elapsed_ns // 1000,
+                    error=completion.error,
+                    hidden=completion.hidden,
+                    id=self._new_id(),
+                    is_error=completion.is_error,
+                    kind="completion",
+                    result=ResultDigest(bytes=completion.result_bytes, digest=completion.result_digest),
+                    status=completion.status,
+                    task=admission.task_id,
+                    v=VERSION,
+                )
+            )
+        self._observer.completed(admission, completion, elapsed_ns / 1e9)
+
+    def visible(self, principal: Principal, tool_id: str) -> bool:
+        """Whether some rule could permit the tool to this principal."""
+        policy = self._policies.current
+        tool = self._around.catalogue.by_id(tool_id)
+        return policy is not None and tool is not None and policy.visible(principal, tool)
+
+    def digest(self, data: bytes) -> str:
+        """Keyed digest, for results."""
+        return ids.keyed_digest(self._digest_key, data)
+
+    async def _admit(self, call: ToolCall) -> Admission:
+        opened: AnyRecord | None = None
+        for _ in range(TRIES):
+            now = self._clock.now()
+            task: TaskFacts | None = None
+            if call.principal.authenticated:
+                joined = self._tasks.join(call.principal, call.hints, now)
+                if isinstance(joined, Fault):
+                    call = msgspec.structs.replace(call, faults=(*call.faults, joined), hints=_without_task(call))
+                    joined = self._tasks.join(call.principal, call.hints, now)
+                if not isinstance(joined, Fault):
+                    task = joined.task
+                    opened = joined.opened or opened
+            decision, duration_us = self._decide(call, task, now)
+            record = self._record(call, decision, task, duration_us)
+            try:
+                if opened is None:
+                    await self._ledger.append(record, claims=decision.claims)
+                else:
+                    await self._ledger.append(opened, record, claims=decision.claims)
+            except ClaimFailed as failed:
+                _log.info("decided again: the claim %s no longer held", failed)
+                continue
+            # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
+            return _admission(call, decision, record, task)
+        return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
+
+    def _decide(self, call: ToolCall, task: TaskFacts | None, now: datetime.datetime) -> tuple[Decision, int]:
+        started_ns = time.perf_counter_ns()
+        policy = self._policies.current
+        if policy is None:
+            return _plain(Code.POLICY_INVALID), 0
+        facts = Facts(now=now, task=task, deployment=self._around.deployment)
+        decision = decide(call, facts, policy)
+        return decision, (time.perf_counter_ns() - started_ns) // 1000
+
+    async def _refuse(self, call: ToolCall, fault: Fault) -> Admission:
+        """Record a refusal that rests on no rule and no claim."""
+        decision = _plain(fault.code, fault.note)
+        record = self._record(call, decision, None, 0)
+        await self._ledger.append(record)
+        return _admission(call, decision, record, None)
+
+    async def _internal(self, call: ToolCall) -> Admission:
+        try:
+            return await self._refuse(call, Fault(code=Code.INTERNAL_ERROR))
+        except Exception:
+            _log.exception("not even the refusal could be recorded")
+            return _without_record(call, Code.AUDIT_UNAVAILABLE)
+
+    def _record(self, call: ToolCall, decision: Decision, task: TaskFacts | None, duration_us: int) -> DecisionRecord:
+        record_id = self._new_id()
+        tool = call.tool
+        determined = decision.determined_by
+        return DecisionRecord(
+            action=Action(
+                class_=tool.tool_class.value if tool is not None and tool.tool_class is not None else "",
+                name=call.method,
+                protocol=call.protocol,
+            ),
+            arguments=Arguments(digest=self.digest(_sorted_json(call.args)) if call.args else ""),
+            claims=decision.claims,
+            client=Client(address=call.client),
+            context=_context(call, task, record_id),
+            determined_by=determined,
+            duration_us=duration_us,
+            effect=decision.outcome.effect,
+            evaluations=decision.evaluations,
+            id=record_id,
+            kind="decision",
+            mode=Mode.ENFORCE.value,
+            next=decision.next.value,
+            outcome=decision.outcome.value,
+            policy=PolicyInForce(digest=decision.policy_digest),
+            reason=Reason(admin=decision.admin, code=decision.code.value, user=decision.user),
+            requires=tuple(
+                {"kind": need.kind, "params": need.params, "policy": need.policy, "rule": need.rule}
+                for need in decision.requires
+            ),
+            resource=_resource(call, decision),
+            subject=subject_of(call.principal),
+            v=VERSION,
+        )
+
+
+def _context(call: ToolCall, task: TaskFacts | None, record_id: str) -> Context:
+    """Where the call stands: its task, its trace, its parent. A foreign trace is linked, never joined."""
+    hints = call.hints
+    trace = task.trace_id if task is not None else ids.span_id("trace", record_id) + ids.span_id("lone", record_id)
+    parent, link = "", None
+    if hints.parent is not None:
+        if hints.parent.trace_id == trace:
+            parent = hints.parent.span_id
+        else:
+            link = Link(span_id=hints.parent.span_id, trace_id=hints.parent.trace_id)
+    claimed = Claimed(incident=hints.incident, workflow=hints.workflow) if hints.incident or hints.workflow else None
+    return Context(
+        claimed=claimed,
+        hop=len(call.principal.on_behalf_of),
+        incident=task.incident if task is not None else "",
+        link=link,
+        parent=parent,
+        request=call.request_id,
+        revision=call.version,
+        session=hints.session,
+        span_id=ids.span_id("server", record_id),
+        task=task.id if task is not None else "",
+        trace_id=trace,
+        workflow=task.workflow if task is not None else "",
+    )
+
+
+def _resource(call: ToolCall, decision: Decision) -> Resource:
+    tool = call.tool
+    if tool is None or not (tool.known or decision.allows):
+        return Resource(asked=call.asked or (tool.name if tool is not None else ""), server=call.server)
+    return Resource(definition=tool.definition, id=tool.id, server=tool.server, tier=tool.tier.value, type=tool.type)
+
+
+def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task: TaskFacts | None) -> Admission:
+    outgoing = TraceParent(trace_id=record.context.trace_id, span_id=ids.span_id("client", record.id))
+    return Admission(
+        call=call,
+        decision=decision,
+        record=record,
+        answer=Answer(
+            id=record.id, outcome=decision.outcome, code=decision.code, note=decision.user, next=decision.next
+        ),
+        traceparent=str(outgoing),
+        task_id=task.id if task is not None else "",
+    )
+
+
+def _without_record(call: ToolCall, code: Code) -> Admission:
+    decision = _plain(code)
+    answer = Answer(id="", outcome=decision.outcome, code=code, note=decision.user, next=decision.next)
+    return Admission(call=call, decision=decision, record=None, answer=answer)
+
+
+def _plain(code: Code, note: str = "") -> Decision:
+    """A decision that no rule took part in."""
+    entry = code.entry
+    admin = f"{entry.meaning} {note}".strip()
+    return Decision(outcome=code.outcome, code=code, admin=admin, user=entry.user, next=entry.next)
+
+
+def _without_task(call: ToolCall) -> Hints:
+    return msgspec.structs.replace(call.hints, task="")

@@ -1,0 +1,57 @@
+"""Time and ids from the world, for everything that takes them as a port."""
+
+import datetime
+import os
+import time
+from typing import Final
+
+from whygate.core import ids
+
+_POOL_IDS: Final = 512
+"""Random bytes are fetched for this many ids at once: one system call instead of one for each."""
+
+
+class SystemClock:
+    """Wall-clock time that never runs backwards within the process: a step back holds it still until time catches up.
+
+    The ledger keeps the same promise across restarts, and records steps.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def now(self) -> datetime.datetime:
+        """Aware UTC."""
+        self._last = max(self._last, time.time_ns() // 1000)
+        return from_us(self._last)
+
+
+class RandomIds:
+    """UUIDv7 from the wall clock and the operating system's randomness."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def new(self) -> str:
+        """A fresh id as text."""
+        if self._at >= len(self._pool):
+            self._pool, self._at = os.urandom(10 * _POOL_IDS), 0
+        random = self._pool[self._at : self._at + 10]
+        self._at += 10
+        return ids.uuid7(time.time_ns() // 1_000_000, random)
+
+
+def from_us(microseconds: int) -> datetime.datetime:
+    """Microseconds since 1970 as an aware UTC time, exactly (``fromtimestamp`` of a float would round)."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(microsecond=rest)
+
+
+def to_us(when: datetime.datetime) -> int:
+    """An aware time as microseconds since 1970, exactly."""
+    delta = when - _EPOCH
+    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
