@@ -55,6 +55,21 @@ def keyed_digest(key: bytes, data: bytes) -> str:
     return "blake2b:" + hashlib.blake2b(data, digest_size=32, key=key).hexdigest()
 
 
+class KeyedHash:
+    """``keyed_digest`` for data that comes in parts."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, key: bytes) -> None:
+        self._hash = hashlib.blake2b(digest_size=32, key=key)
+
+    def update(self, data: bytes) -> None:
+        self._hash.update(data)
+
+    def text(self) -> str:
+        return "blake2b:" + self._hash.hexdigest()
+
+
 def sha256_digest(data: bytes) -> str:
     """``sha256:`` and 64 hex digits, for what is not secret (policy texts, tool definitions)."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

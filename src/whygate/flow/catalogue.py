@@ -33,7 +33,8 @@ class Catalogue:
 
     def __init__(self, servers: Mapping[str, tuple[str, tuple[Classification, ...]]]) -> None:
         """``servers``: name to protocol (``mcp`` or ``http``) and classifications; an exact name wins over a glob, and
-        among globs the first."""
+        among globs the first.
+        """
         self._servers = dict(servers)
         self._known: dict[tuple[str, str], Tool] = {}
         for server, (_, classes) in self._servers.items():
@@ -41,7 +42,8 @@ class Catalogue:
 
     def find(self, server: str, name: str) -> Tool | None:
         """The tool, ``None`` where there is no such server or the name has no tool's shape. An unlearned name gives a
-        tool with ``known=False``."""
+        tool with ``known=False``.
+        """
         found = self._known.get((server, name))
         if found is not None:
             return found

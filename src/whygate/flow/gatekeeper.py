@@ -100,9 +100,9 @@ class Gatekeeper:
             admission = await self._admit(call)
         except LedgerUnavailable as broken:
             # Law 3's exception: this refusal alone goes to stderr and metrics only.
-            _log.error("refused %s: %s: %s", call.method, Code.AUDIT_UNAVAILABLE, broken)  # noqa: TRY400  # expected; a trace per call would flood
+            _log.error("refused %s: %s: %s", call.method, Code.AUDIT_UNAVAILABLE, broken)
             admission = _without_record(call, Code.AUDIT_UNAVAILABLE)
-        except Exception:
+        except Exception:  # noqa: BLE001  # rule 4: whatever it is, the caller gets a recorded refusal
             _log.exception("deciding or recording failed in an unforeseen way")
             admission = await self._internal(call)
         admission.admitted_ns = time.perf_counter_ns()
@@ -140,6 +140,9 @@ class Gatekeeper:
     def digest(self, data: bytes) -> str:
         """Keyed digest, for results."""
         return ids.keyed_digest(self._digest_key, data)
+
+    def hasher(self) -> ids.KeyedHash:
+        return ids.KeyedHash(self._digest_key)
 
     async def _admit(self, call: ToolCall) -> Admission:
         opened: AnyRecord | None = None
@@ -187,7 +190,7 @@ class Gatekeeper:
     async def _internal(self, call: ToolCall) -> Admission:
         try:
             return await self._refuse(call, Fault(code=Code.INTERNAL_ERROR))
-        except Exception:
+        except Exception:  # noqa: BLE001  # rule 4, once more: the last line of defence
             _log.exception("not even the refusal could be recorded")
             return _without_record(call, Code.AUDIT_UNAVAILABLE)
 

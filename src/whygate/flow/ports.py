@@ -129,6 +129,15 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     hidden: int = 0
 
 
+class ResultHash(Protocol):
+    """A keyed digest in the making."""
+
+    def update(self, data: bytes) -> None: ...
+
+    def text(self) -> str:
+        """The digest as ``Gate.digest`` gives it."""
+
+
 class Gate(Protocol):
     """What the edges call. ``flow.gatekeeper`` implements it; ``testing`` has a fake."""
 
@@ -143,6 +152,9 @@ class Gate(Protocol):
 
     def digest(self, data: bytes) -> str:
         """Keyed digest for results and arguments."""
+
+    def hasher(self) -> ResultHash:
+        """The same digest for a result that comes in parts."""
 
 
 class Observer(Protocol):

@@ -1,0 +1,231 @@
+"""Plain HTTP tools at ``/http/{tool}/…``.
+
+Rules of this file:
+
+1. Whatever is wrong with a request becomes a fault, and ``gate.admit`` refuses it: one record for each refusal.
+2. The bytes that were evaluated are the bytes that are forwarded: path, query and body are never rebuilt.
+3. A body that can't be read can't be decided on, and is refused: unknown content types, encoded bodies.
+4. Every allowed call is completed exactly once, whatever happens to the client or the upstream.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from whygate.core.calls import Fault, Hints, Tool, ToolCall
+from whygate.core.identity import ANONYMOUS, Principal
+from whygate.core.reasons import Code
+from whygate.core.strict_json import Unreadable, loads
+from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
+from whygate.http.routes import Route, Router, query_of
+from whygate.transport.asgi import BodyTooLarge, ClientGone, Exchange
+from whygate.transport.headers import downward, upward
+from whygate.transport.hints import from_headers
+from whygate.transport.origin import Origins
+from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
+from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
+
+BODY_CAP_BYTES: Final = 4 * 1024 * 1024
+_OVERRIDES: Final = (b"x-http-method-override", b"x-method-override", b"x-http-method")
+_PROBLEM: Final = (b"content-type", b"application/problem+json")
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+
+_log = logging.getLogger("whygate.http")
+
+
+class HttpTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A plain HTTP tool as wired: where it is, what it can do, what credential it gets."""
+
+    name: str
+    url: str
+    """Base URL without a trailing slash."""
+    router: Router
+    tools: Mapping[str, Tool]
+    """Operation name to tool."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """The upstream's credential, resolved."""
+
+
+class HttpEdge:
+    """Routes agents' requests to plain HTTP tools."""
+
+    def __init__(
+        self,
+        tools: Mapping[str, HttpTool],
+        identifier: Identifier,
+        gate: Gate,
+        origins: Origins,
+        resource_metadata: str,
+    ) -> None:
+        self._tools = dict(tools)
+        self._identifier = identifier
+        self._gate = gate
+        self._origins = origins
+        self._resource_metadata = resource_metadata
+        self._upstreams = Upstreams()
+
+    async def close(self) -> None:
+        await self._upstreams.close()
+
+    async def __call__(self, tool_name: str, rest: bytes, exchange: Exchange) -> None:
+        """Handle one request. ``rest`` is the path after the tool's name, as on the wire, starting with ``/``."""
+        tool = self._tools.get(tool_name)
+        try:
+            body, faults = await self._read(exchange)
+        except ClientGone:
+            return
+        principal, fault = await self._identify(exchange)
+        if fault is not None:
+            faults.append(fault)
+        call = _call(exchange, tool, rest, body, (principal, faults))
+        admission = await self._gate.admit(call)
+        if not admission.allowed or tool is None:
+            await self._refuse(exchange, admission.answer)
+            return
+        await self._forward(exchange, tool, rest, body, admission)
+
+    async def _read(self, exchange: Exchange) -> tuple[bytes, list[Fault]]:
+        faults = []
+        fault = self._origins.check(exchange)
+        if fault is not None:
+            faults.append(fault)
+        if any(exchange.values(name) for name in _OVERRIDES):
+            faults.append(Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method"))
+        try:
+            return await exchange.body(BODY_CAP_BYTES), faults
+        except BodyTooLarge:
+            faults.append(Fault(code=Code.REQUEST_TOO_LARGE, note=f"the cap is {BODY_CAP_BYTES} bytes"))
+            return b"", faults
+
+    async def _identify(self, exchange: Exchange) -> tuple[Principal, Fault | None]:
+        credentials = exchange.values(b"authorization")
+        if len(credentials) > 1:
+            return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
+        found = await self._identifier.identify(credentials[0] if credentials else None)
+        return (ANONYMOUS, found) if isinstance(found, Fault) else (found, None)
+
+    async def _refuse(self, exchange: Exchange, answer: Answer) -> None:
+        headers = [_PROBLEM, *refusal_headers(answer, self._resource_metadata)]
+        await exchange.respond(status_of(answer.code), headers, problem(answer))
+
+    async def _forward(
+        self, exchange: Exchange, tool: HttpTool, rest: bytes, body: bytes, admission: Admission
+    ) -> None:
+        url = tool.url + rest.decode("ascii")
+        if exchange.query:
+            url += "?" + exchange.query.decode("ascii")
+        headers = upward(exchange.headers, (*tool.headers, ("traceparent", admission.traceparent)))
+        done = Completion(code=Code.UPSTREAM_FAILED, error="cancelled", is_error=True)
+        try:
+            async with self._upstreams.send(exchange.method, url, headers, body) as response:
+                done = await self._relay(exchange, response, admission)
+        except UpstreamError as failed:
+            done = Completion(code=failed.code, error=failed.code.value, is_error=True)
+            await self._tell_failure(exchange, admission, failed)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # whatever it is, the caller gets a bare answer and the call its completion
+            _log.exception("forwarding failed in an unforeseen way")
+            await self._tell_failure(exchange, admission, UpstreamError(Code.UPSTREAM_FAILED, "internal"))
+        finally:
+            self._gate.complete(admission, done)
+
+    async def _relay(self, exchange: Exchange, response: UpstreamResponse, admission: Admission) -> Completion:
+        """Pass the upstream's answer on as it comes. A client that leaves ends the upstream's answer, too."""
+        await exchange.start(response.status, [*downward(response.headers), *answer_headers(admission.answer)])
+        seen = self._gate.hasher()
+        size = 0
+        gone = asyncio.ensure_future(exchange.gone())
+        error = str(response.status) if response.status >= 400 else ""
+        try:
+            async for chunk in response.chunks():
+                size += len(chunk)
+                seen.update(chunk)
+                await exchange.send(chunk)
+                if gone.done():
+                    error = "client_gone"
+                    break
+        finally:
+            gone.cancel()
+        await exchange.end()
+        return Completion(
+            status=response.status, is_error=bool(error), error=error, result_bytes=size, result_digest=seen.text()
+        )
+
+    async def _tell_failure(self, exchange: Exchange, admission: Admission, failed: UpstreamError) -> None:
+        """The tool failed: say so in its place, or break the answer off where it had begun."""
+        if exchange.started:
+            raise failed
+        entry = failed.code.entry
+        answer = msgspec.structs.replace(admission.answer, note=entry.user, next=entry.next)
+        body: dict[str, Any] = msgspec.json.decode(problem(answer))
+        status = status_of(failed.code)
+        body |= {"status": status, "title": failed.code.value, "type": f"urn:whygate:reason:{failed.code.value}"}
+        await exchange.respond(status, [_PROBLEM, *answer_headers(answer)], msgspec.json.encode(body))
+
+
+def _call(
+    exchange: Exchange, tool: HttpTool | None, rest: bytes, body: bytes, found: tuple[Principal, list[Fault]]
+) -> ToolCall:
+    principal, faults = found
+    matched: tuple[Route, dict[str, str]] | None = None
+    args: dict[str, Any] = {}
+    if tool is None:
+        faults.append(Fault(code=Code.REQUEST_SERVER_UNKNOWN, note="no HTTP tool of this name"))
+    elif exchange.method not in _METHODS:
+        faults.append(Fault(code=Code.REQUEST_METHOD_UNKNOWN, note="not a method that tools are called by"))
+    else:
+        try:
+            matched = tool.router.match(exchange.method, rest)
+            if matched is not None:
+                args = _arguments(exchange, matched[1], body)
+        except Unreadable as unreadable:
+            faults.append(Fault(code=unreadable.code, note=unreadable.note))
+    route = matched[0] if matched is not None else None
+    return ToolCall(
+        protocol="http",
+        method=exchange.method if exchange.method in _METHODS else "_other",
+        server=tool.name if tool is not None else "",
+        tool=tool.tools.get(route.name) if tool is not None and route is not None else None,
+        asked="" if route is not None else "no operation of this path",
+        args=args,
+        principal=principal,
+        client=exchange.client,
+        faults=tuple(faults),
+        hints=_hints(exchange),
+    )
+
+
+def _hints(exchange: Exchange) -> Hints:
+    return msgspec.structs.replace(from_headers(exchange), session="")
+
+
+def _arguments(exchange: Exchange, path: dict[str, str], body: bytes) -> dict[str, Any]:
+    """Path parameters, query fields and the body's members as one map. A name that comes from two places is refused.
+
+    Raises ``Unreadable``.
+    """
+    args: dict[str, Any] = dict(path)
+    _merge(args, query_of(exchange.query))
+    if not body:
+        return args
+    if exchange.values(b"content-encoding"):
+        raise Unreadable(Code.REQUEST_MALFORMED, "an encoded body can't be decided on")
+    media = (exchange.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if media == "application/x-www-form-urlencoded":
+        _merge(args, query_of(body))
+    elif media == "application/json" or media.endswith("+json"):
+        value = loads(body)
+        _merge(args, value if isinstance(value, dict) else {"body": value})
+    else:
+        raise Unreadable(Code.REQUEST_MALFORMED, "only JSON and form bodies can be decided on")
+    return args
+
+
+def _merge(args: dict[str, Any], more: dict[str, Any]) -> None:
+    if not args.keys().isdisjoint(more):
+        raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "an argument comes from two of path, query and body")
+    args.update(more)

@@ -1,0 +1,111 @@
+"""Which operation a request is: paths that can be read in one way only, matched against the operator's templates.
+
+Rules of this file:
+
+1. A path that two servers could read differently is refused, not normalised: the upstream gets the bytes that were
+   evaluated (RFC 3986 section 6; encoded slashes, dot segments, empty segments, backslashes, encoded percent signs).
+2. One template wins: the one with more literal segments, from the left. Two that can't be told apart are refused when
+   the config is loaded.
+"""
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+
+from whygate.core.reasons import Code
+from whygate.core.strict_json import Unreadable
+
+_PARAMETER: Final = re.compile(r"^\{([a-z_][a-z0-9_]*)\}$")
+_SUSPECT: Final = re.compile(rb"%(?:2f|5c|00|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;\x00-\x20\x7f-\xff]", re.IGNORECASE)
+MAX_QUERY_FIELDS: Final = 256
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One operation of a plain HTTP tool."""
+
+    name: str
+    method: str
+    template: str
+    """``/invoices/{invoice_id}``: segments are literal or a parameter."""
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        return tuple(self.template.strip("/").split("/")) if self.template.strip("/") else ()
+
+
+class Router:
+    """The operations of one tool."""
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        """Raises ``ValueError`` where two routes answer the same requests, or a template can't be read."""
+        self._routes: dict[tuple[str, int], list[tuple[tuple[str, ...], tuple[str, ...], Route]]] = {}
+        for route in routes:
+            literals = tuple("" if _PARAMETER.match(part) else part for part in route.segments)
+            if any("{" in part or "}" in part for part in literals):
+                raise ValueError(f"{route.template}: a parameter fills a whole segment, as in /invoices/{{invoice_id}}")
+            names = tuple(match.group(1) if (match := _PARAMETER.match(part)) else "" for part in route.segments)
+            same = self._routes.setdefault((route.method, len(literals)), [])
+            if any(literals == other for other, _, _ in same):
+                raise ValueError(f"{route.method} {route.template} can't be told apart from another operation")
+            same.append((literals, names, route))
+        for same in self._routes.values():
+            same.sort(key=lambda one: [not literal for literal in one[0]])
+
+    def match(self, method: str, path: bytes) -> tuple[Route, dict[str, str]] | None:
+        """The operation and its path parameters; ``None`` where there is none.
+
+        ``path`` is as on the wire. Raises ``Unreadable`` (``request.path_ambiguous``) where it has two readings.
+        """
+        segments = segments_of(path)
+        for literals, names, route in self._routes.get((method, len(segments)), ()):
+            if all(not want or want == got for want, got in zip(literals, segments, strict=True)):
+                found = zip(names, segments, strict=True)
+                return route, {name: got for name, got in found if name}
+        return None
+
+    @property
+    def routes(self) -> list[Route]:
+        """All operations, by name."""
+        return sorted((route for same in self._routes.values() for _, _, route in same), key=lambda route: route.name)
+
+
+def segments_of(path: bytes) -> tuple[str, ...]:
+    """The decoded segments of a path as on the wire. Raises ``Unreadable`` where it has two readings."""
+    if _SUSPECT.search(path) is not None or not path.startswith(b"/"):
+        raise _ambiguous("the path holds encoded slashes, percent signs or control characters")
+    if path == b"/":
+        return ()
+    parts = path[1:].split(b"/")
+    try:
+        decoded = tuple(unquote_to_bytes(part).decode("utf-8") for part in parts)
+    except UnicodeDecodeError:
+        raise _ambiguous("the path is not UTF-8") from None
+    if any(part in ("", ".", "..") for part in decoded):
+        raise _ambiguous("the path holds empty or dot segments")
+    return decoded
+
+
+def query_of(query: bytes) -> dict[str, str]:
+    """The fields of a query. Raises ``Unreadable`` where one is there twice or the query can't be read."""
+    if not query:
+        return {}
+    try:
+        fields = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_QUERY_FIELDS,
+        )
+    except ValueError:
+        raise Unreadable(Code.REQUEST_MALFORMED, "the query can't be read") from None
+    made = dict(fields)
+    if len(made) != len(fields):
+        raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "the query has a field twice")
+    return made
+
+
+def _ambiguous(note: str) -> Unreadable:
+    return Unreadable(Code.REQUEST_PATH_AMBIGUOUS, note)

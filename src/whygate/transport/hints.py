@@ -1,0 +1,36 @@
+"""Correlation as it comes in by header: ``traceparent`` and whygate's own."""
+
+import re
+from typing import Final
+
+from whygate.core.calls import Hints
+from whygate.core.ids import parse_traceparent
+from whygate.transport.asgi import Exchange
+
+_LABEL: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
+
+
+def label(text: str | None) -> str:
+    """A workflow's, incident's or task's id as a client may send it: up to 128 visible ASCII characters; anything else
+    counts as absent.
+    """
+    return text if text is not None and _LABEL.match(text) else ""
+
+
+def from_headers(exchange: Exchange) -> Hints:
+    """The hints that headers give. A ``traceparent`` that is there twice, or is not valid, counts as absent."""
+    parents = exchange.values(b"traceparent")
+    return Hints(
+        task=task_label(exchange.header(b"whygate-task")),
+        workflow=label(exchange.header(b"whygate-workflow")),
+        incident=label(exchange.header(b"whygate-incident")),
+        session=label(exchange.header(b"mcp-session-id")),
+        parent=parse_traceparent(parents[0]) if len(parents) == 1 else None,
+    )
+
+
+def task_label(text: str | None) -> str:
+    """A task's id. What is sent but can't be one stays wrong (``task.not_usable``) instead of being overlooked."""
+    if not text:
+        return ""
+    return label(text) or "unreadable"
