@@ -113,7 +113,7 @@ class Tasks:
         task = self._by_id.get(task_id)
         if task is None or task.closed or (task.expires_us and task.expires_us <= now_us):
             return None
-        if principal.kinds.isdisjoint(task.agents) and "*" not in task.agents:
+        if principal.kinds.isdisjoint(task.agents):
             return None
         return self._join(task, now_us)
 

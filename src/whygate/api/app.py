@@ -1,0 +1,169 @@
+"""The operators' listener: tasks, health, metrics.
+
+Rules of this file:
+
+1. Only people and the hosts that the operator named open tasks; an agent never does, whatever its roles: a task's goal
+   is what later tells the agent's own wishes from those of the person it works for.
+2. A refusal here is decided and recorded like one at the edges.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from litestar import Litestar, Request, Response, get, post
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from pydantic import BaseModel, ConfigDict, Field
+
+from whygate import __version__
+from whygate.core import ids
+from whygate.core.calls import Fault, ToolCall, TraceParent
+from whygate.core.identity import ANONYMOUS, IdentityType, Principal
+from whygate.core.reasons import Code
+from whygate.flow.ports import Answer, Gate, Identifier, LedgerUnavailable
+from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
+from whygate.flow.world import from_us
+from whygate.transport.refusals import problem, refusal_headers, status_of
+
+PROBLEM = "application/problem+json"
+Selector = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$", examples=["role:support"])]
+Label = Annotated[str, Field(max_length=128, pattern=r"^[\x21-\x7e]*$")]
+
+
+class TaskRequest(BaseModel):
+    """A piece of work that somebody opens for one or more agents."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    agents: list[Selector] = Field(min_length=1, max_length=64, description="Who may use it: ids, or `role:<name>`.")
+    goal: str = Field(default="", max_length=65_536, description="What is to be done. Kept as a keyed digest only.")
+    workflow: Label = ""
+    incident: Label = ""
+    ttl_s: int = Field(default=DEFAULT_TTL_S, ge=1, le=MAX_TTL_S, description="Seconds until it ends.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """What the operators' listener works with."""
+
+    identifier: Identifier
+    gate: Gate
+    tasks: Tasks
+    metrics: Callable[[], tuple[bytes, str]]
+    ready: Callable[[], str]
+    """Empty when the gateway can decide and record; else what is missing."""
+    task_openers: Sequence[str]
+    resource_metadata: str
+
+
+def create_app(around: Operators) -> Litestar:
+    """The ASGI application."""
+
+    @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}])
+    async def open_task(request: Request[Any, Any, Any], data: TaskRequest) -> Response[Any]:
+        """Open a task durably; answers its id and the `traceparent` that makes calls part of its trace."""
+        opener, fault = await _opener(around, request)
+        if fault is not None:
+            return await _refused(around, request, opener, fault)
+        if "*" in data.agents:
+            raise ValidationException("agents: a task names its agents; '*' is not a name")
+        wanted = NewTask(
+            agents=tuple(data.agents), goal=data.goal, workflow=data.workflow, incident=data.incident, ttl_s=data.ttl_s
+        )
+        try:
+            task = await around.tasks.open(wanted, opener)
+        except LedgerUnavailable:
+            return _problem(_unrecorded(Code.AUDIT_UNAVAILABLE), around.resource_metadata)
+        parent = TraceParent(trace_id=task.trace_id, span_id=ids.span_id("root", task.trace_id))
+        body = {
+            "id": task.id,
+            "trace_id": task.trace_id,
+            "traceparent": str(parent),
+            "agents": list(task.agents),
+            "workflow": task.workflow,
+            "incident": task.incident,
+            "expires_at": from_us(task.expires_us).isoformat(),
+        }
+        return Response(body, headers={"traceparent": str(parent)})
+
+    @get("/healthz", summary="Whether the process answers")
+    async def healthz() -> dict[str, str]:
+        """Alive; says nothing about the ledger: see `/readyz`."""
+        return {"status": "ok", "version": __version__}
+
+    @get("/readyz", summary="Whether calls can be decided and recorded")
+    async def readyz() -> Response[dict[str, str]]:
+        """503 with what is missing, while nothing would be let through."""
+        missing = around.ready()
+        return Response(
+            {"status": "unavailable", "missing": missing} if missing else {"status": "ready"},
+            status_code=503 if missing else 200,
+        )
+
+    @get("/metrics", summary="Prometheus metrics", media_type="text/plain")
+    async def metrics() -> Response[bytes]:
+        """The Prometheus text format."""
+        text, content_type = around.metrics()
+        return Response(text, media_type=content_type)
+
+    return Litestar(
+        [open_task, healthz, readyz, metrics],
+        openapi_config=OpenAPIConfig(
+            title="whygate",
+            version=__version__,
+            path="/schema",
+            components=Components(
+                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="API key or JWT")}
+            ),
+        ),
+        exception_handlers={HTTPException: _explain},
+        request_max_body_size=256 * 1024,
+        # Our own logging stands; Litestar's would print a trace for every bad request.
+        logging_config=None,
+    )
+
+
+async def _opener(around: Operators, request: Request[Any, Any, Any]) -> tuple[Principal, Fault | None]:
+    credentials = request.headers.getall("authorization", [])
+    if len(credentials) > 1:
+        return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
+    found = await around.identifier.identify(credentials[0] if credentials else None)
+    if isinstance(found, Fault):
+        return ANONYMOUS, found
+    named = not found.kinds.isdisjoint(around.task_openers)
+    if found.type is IdentityType.HUMAN or (named and found.type is not IdentityType.AI_AGENT):
+        return found, None
+    note = "only people, and the hosts that identities.task_openers names, open tasks"
+    return found, Fault(code=Code.POLICY_EXPLICIT_DENY, note=note)
+
+
+async def _refused(
+    around: Operators, request: Request[Any, Any, Any], principal: Principal, fault: Fault
+) -> Response[bytes]:
+    client = request.client.host if request.client else ""
+    call = ToolCall(protocol="whygate", method="tasks/open", principal=principal, client=client, faults=(fault,))
+    admission = await around.gate.admit(call)
+    return _problem(admission.answer, around.resource_metadata)
+
+
+def _problem(answer: Answer, resource_metadata: str) -> Response[bytes]:
+    headers = {name.decode(): value.decode("latin-1") for name, value in refusal_headers(answer, resource_metadata)}
+    return Response(problem(answer), status_code=status_of(answer.code), media_type=PROBLEM, headers=headers)
+
+
+def _unrecorded(code: Code) -> Answer:
+    return Answer(id="", outcome=code.outcome, code=code, note=code.entry.user, next=code.entry.next)
+
+
+def _explain(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+    """A bad request to this listener: what is wrong, as a problem document."""
+    body: dict[str, Any] = {"type": "about:blank", "title": error.detail, "status": error.status_code}
+    extra = getattr(error, "extra", None)
+    if isinstance(extra, list):
+        body["errors"] = [{"key": one.get("key", ""), "message": one.get("message", "")} for one in extra]
+    return Response(body, status_code=error.status_code, media_type=PROBLEM)
+
+
+__all__ = ["Operators", "TaskRequest", "create_app"]

@@ -1,0 +1,73 @@
+"""The HTTP server: granian, embedded. Its embedded form calls itself experimental, so it stays behind this one file."""
+
+import asyncio
+import contextlib
+import socket
+from typing import Any, Final
+
+from granian.constants import Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+BACKLOG: Final = 2048
+"""Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
+STOP_GRACE_S: Final = 10.0
+"""An event stream that stays open would hold the exit for ever (measured with granian 2.8.7)."""
+
+
+class AddressInUse(Exception):
+    """Somebody else listens there."""
+
+
+class Listener:
+    """One ASGI application on one address."""
+
+    def __init__(self, app: Any, address: str, *, lifespan: bool = False) -> None:
+        host, _, port = address.rpartition(":")
+        self.address = address
+        self._host, self._port = host.strip("[]"), int(port)
+        self._server = Server(
+            app,
+            address=self._host,
+            port=self._port,
+            interface=Interfaces.ASGI if lifespan else Interfaces.ASGINL,
+            websockets=False,
+            backlog=BACKLOG,
+            log_enabled=False,
+            # Long enough for an agent that thinks between two calls; shorter than what proxies in between allow.
+            http1_settings=HTTP1Settings(keep_alive=True, header_read_timeout=30_000),
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def check(self) -> None:
+        """Raise ``AddressInUse`` now, with the address in it, instead of from inside the server."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self._host, self._port))
+            except OSError as error:
+                raise AddressInUse(f"{self.address}: {error.strerror}") from None
+
+    async def start(self) -> None:
+        """Return when connections are accepted. Raises whatever ended the server, if it ended."""
+        self._task = asyncio.create_task(self._server.serve())
+        while not self._task.done():
+            try:
+                _, writer = await asyncio.open_connection(self._host, self._port)
+            except OSError:
+                await asyncio.sleep(0.01)
+                continue
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return
+        self._task.result()
+
+    async def stop(self) -> None:
+        """Refuse new connections, let calls in flight finish, then end."""
+        if self._task is None:
+            return
+        self._server.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._task, STOP_GRACE_S)
