@@ -5,51 +5,48 @@ can permit it. A name that neither the operator nor the upstream ever mentioned 
 permits, so that nobody can tell a hidden tool from one that does not exist; it only never gets into a span's name.
 """
 
-import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
-from whygate.core.calls import Tier, Tool, ToolClass
+from whygate.core.calls import Tool
 
 _NAME: Final = re.compile(r"^[A-Za-z0-9_.:/\-]{1,128}$")
 MAX_LEARNED: Final = 10_000
-"""Names remembered for each server: no honest server has more."""
+"""Names remembered altogether: no honest set of servers has more."""
 
 
-class Classification(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says about the tools whose names match a pattern."""
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One server of the configuration."""
 
-    pattern: str
-    tool_class: ToolClass | None = None
-    tier: Tier = Tier.HIGH
-    labels: tuple[str, ...] = ("untrusted",)
+    make: Callable[[str], Tool]
+    """The tool of a name, classified."""
+    names: tuple[str, ...]
+    """The tools that the operator named exactly."""
 
 
 class Catalogue:
     """Looks up tools by server and name. Owned by the event loop."""
 
-    def __init__(self, servers: Mapping[str, tuple[str, tuple[Classification, ...]]]) -> None:
-        """``servers``: name to protocol (``mcp`` or ``http``) and classifications; an exact name wins over a glob, and
-        among globs the first.
-        """
+    def __init__(self, servers: Mapping[str, Listed]) -> None:
         self._servers = dict(servers)
         self._known: dict[tuple[str, str], Tool] = {}
-        for server, (_, classes) in self._servers.items():
-            self.learn(server, [one.pattern for one in classes if not any(mark in one.pattern for mark in "*?[")])
+        for server, listed in self._servers.items():
+            self.learn(server, listed.names)
 
     def find(self, server: str, name: str) -> Tool | None:
-        """The tool, ``None`` where there is no such server or the name has no tool's shape. An unlearned name gives a
-        tool with ``known=False``.
+        """The tool; ``None`` where there is no such server or the name has no tool's shape. A name that only a caller
+        ever used gives a tool with ``known=False``.
         """
         found = self._known.get((server, name))
         if found is not None:
             return found
-        if server not in self._servers or _NAME.match(name) is None:
+        listed = self._servers.get(server)
+        if listed is None or _NAME.match(name) is None:
             return None
-        return self._make(server, name, known=False)
+        return msgspec.structs.replace(listed.make(name), known=False)
 
     def by_id(self, tool_id: str) -> Tool | None:
         """The tool of an id ``server/name``."""
@@ -58,26 +55,13 @@ class Catalogue:
 
     def learn(self, server: str, names: Iterable[str]) -> None:
         """Remember names that the operator or the upstream itself mentioned."""
+        listed = self._servers.get(server)
+        if listed is None:
+            return
         for name in names:
-            if (server, name) in self._known or _NAME.match(name) is None or len(self._known) > MAX_LEARNED:
-                continue
-            self._known[server, name] = self._make(server, name, known=True)
+            if (server, name) not in self._known and len(self._known) < MAX_LEARNED and _NAME.match(name):
+                self._known[server, name] = listed.make(name)
 
     def known(self) -> list[Tool]:
         """All tools mentioned so far, by id."""
         return sorted(self._known.values(), key=lambda tool: tool.id)
-
-    def _make(self, server: str, name: str, *, known: bool) -> Tool:
-        protocol, classes = self._servers[server]
-        exact = [one for one in classes if one.pattern == name]
-        globs = [one for one in classes if fnmatch.fnmatchcase(name, one.pattern)]
-        chosen = (exact or globs or [Classification(pattern="*")])[0]
-        return Tool(
-            server=server,
-            name=name,
-            type=protocol,
-            tool_class=chosen.tool_class,
-            tier=chosen.tier,
-            labels=chosen.labels,
-            known=known,
-        )
