@@ -1,0 +1,5 @@
+"""``python -m whygate``: the command line."""
+
+from whygate.cli.main import main
+
+main()

@@ -1,0 +1,104 @@
+"""``whygate serve``: run the gateway until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from whygate import __version__
+from whygate.config import Config, ConfigError, load, weaknesses
+from whygate.core.policy.parse import PolicyErrors
+from whygate.flow.ports import LedgerUnavailable
+from whygate.serving import AddressInUse
+from whygate.stores.keys import KeysRefused
+from whygate.wiring import Gateway
+
+try:
+    import uvloop as fast  # twice asyncio's rate here; not made for Windows
+except ImportError:  # pragma: no cover  # Windows
+    fast = None  # type: ignore[assignment]  # stands for "use asyncio's own"
+
+
+def serve(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", envvar="WHYGATE_CONFIG", help="The configuration file.")
+    ] = Path("whygate.yaml"),
+) -> None:
+    """Run the gateway: agents' listener, operators' listener, ledger and projector."""
+    console = Console(stderr=True, soft_wrap=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)],
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = load(config, os.environ)
+    except ConfigError as error:
+        console.print(f"[bold red]The configuration can't be used.[/]\n{escape(str(error))}")
+        raise typer.Exit(2) from None
+    code = (fast.run if fast is not None else asyncio.run)(_run(settings, console))
+    sys.exit(code)
+
+
+async def _run(config: Config, console: Console) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        gateway = Gateway(config)
+        await gateway.start()
+    except PolicyErrors as refused:
+        console.print("[bold red]The policies can't be used; nothing was started.[/]")
+        for error in refused.errors:
+            console.print(f"  {escape(str(error))}")
+        return 1
+    except (ConfigError, KeysRefused, LedgerUnavailable, AddressInUse, OSError) as error:
+        console.print(f"[bold red]Not started:[/] {escape(str(error))}")
+        return 1
+    _welcome(config, gateway, console)
+    waiters = [asyncio.create_task(stop.wait()), asyncio.create_task(gateway.failed.wait())]
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
+    broken = gateway.failed.is_set()
+    if broken:
+        # A commit that reported an error is unknown, not absent: only a new start can read what is there.
+        console.print("[bold red]The ledger failed; stopping. The next start reads what was written.[/]")
+    else:
+        console.print("Stopping: calls in flight are finished first.")
+    await gateway.stop()
+    return 1 if broken else 0
+
+
+def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
+    """What is configured, what is weak, and where to look."""
+    console.print(f"[bold]whygate {__version__}[/] · deployment {escape(config.deployment)}")
+    paths = [f"/{'mcp' if server.mcp else 'http'}/{name}" for name, server in sorted(config.tools.items())]
+    policy = gateway.policy
+    rules = sum(len(one.rules) for one in policy.policies) if policy else 0
+    rows = [
+        ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),
+        ("operators", f"http://{config.operators_listen}  /v1/tasks  /readyz  /metrics  /schema"),
+        ("ledger", str(config.ledger)),
+        (
+            "policies",
+            f"{config.policies}  {len(policy.policies) if policy else 0} policies, {rules} rules, "
+            f"{policy.digest[:19] if policy else ''}",
+        ),
+        ("spans", config.telemetry.otlp or "not exported (telemetry.otlp is not set)"),
+    ]
+    for name, text in rows:
+        console.print(f"  {name:<10} {escape(text)}", highlight=False)
+    for weakness in weaknesses(config):
+        console.print(f"  [yellow]weak[/]       {escape(weakness)}", highlight=False)
+    console.print("Ready. Follow decisions with `whygate tail`; ask about one with `whygate why <id>`.")

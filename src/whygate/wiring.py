@@ -1,0 +1,233 @@
+"""The only file that knows everybody: a configuration becomes a running gateway.
+
+Order of the start: configuration and secrets, keys, ledger (and with it ownership), policy, edges, listeners, projector.
+Whatever fails on the way undoes what came before, and nothing listens until everything stands.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from whygate import __version__, config as settings
+from whygate.api.app import Operators, create_app
+from whygate.authn.door import Door
+from whygate.config import Config, Server
+from whygate.core.calls import Tool
+from whygate.core.policy.model import PolicySet
+from whygate.flow.catalogue import Catalogue, Listed
+from whygate.flow.gatekeeper import Gatekeeper, Surroundings
+from whygate.flow.policies import Policies
+from whygate.flow.tasks import Tasks
+from whygate.flow.world import RandomIds, SystemClock
+from whygate.http.edge import HttpEdge, HttpTool
+from whygate.http.routes import Route, Router
+from whygate.mcp.backend import Server as McpServer
+from whygate.mcp.edge import McpEdge
+from whygate.policy_files import read_folder
+from whygate.serving import Listener
+from whygate.stores.keys import load_or_create
+from whygate.stores.sqlite import SqliteLedger
+from whygate.telemetry.metrics import Metrics
+from whygate.transport.agents import AgentsApp
+from whygate.transport.origin import Origins
+
+PROJECTOR_RESTART_S: Final = 2.0
+"""A projector that dies is started again; the ledger keeps everything meanwhile."""
+PROJECTOR_DRAIN_S: Final = 5.0
+
+_log = logging.getLogger("whygate")
+
+
+class Gateway:
+    """A gateway that is being built, runs, or is being stopped. Use ``start`` and ``stop`` once each."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.failed = asyncio.Event()
+        """Set when the ledger can't go on: the process has to end, so that its next start re-reads the tail."""
+        self._undo = contextlib.AsyncExitStack()
+        self.policy: PolicySet | None = None
+        self.catalogue = Catalogue({name: _listed(name, server) for name, server in config.tools.items()})
+
+    async def start(self) -> None:
+        """Raises ``ConfigError``, ``KeysRefused``, ``LedgerUnavailable``, ``PolicyErrors`` or ``AddressInUse``."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._undo.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Refuse new connections, finish calls in flight, write the stop record, let go of the ledger."""
+        await self._undo.aclose()
+
+    async def _start(self) -> None:
+        config = self.config
+        agents, operators = _Late(), _Late()
+        listeners = [Listener(agents, config.listen), Listener(operators, config.operators_listen, lifespan=True)]
+        for listener in listeners:
+            listener.check()
+        clock, new_ids = SystemClock(), RandomIds()
+        path = Path(config.ledger)
+        keys = load_or_create(path.parent / f"{path.name}.keys")
+        loop = asyncio.get_running_loop()
+        ledger = SqliteLedger.open(
+            path, start=_start_data(config), failed=lambda _: loop.call_soon_threadsafe(self.failed.set)
+        )
+        self._undo.push_async_callback(ledger.close)
+        metrics = Metrics(status_path=Path(f"{path}.otlp-status"), ledger_failed=lambda: ledger.failed is not None)
+        policies = Policies(ledger, new_ids)
+        self.policy = await policies.bring_into_force(read_folder(Path(config.policies)))
+        tasks = Tasks(ledger, clock, new_ids, keys.trace, keys.digest)
+        gate = Gatekeeper(
+            Surroundings(
+                ledger=ledger,
+                policies=policies,
+                tasks=tasks,
+                catalogue=self.catalogue,
+                clock=clock,
+                ids=new_ids,
+                digest_key=keys.digest,
+                observer=metrics,
+                deployment=config.deployment,
+            )
+        )
+        door = Door.from_config(config, clock)
+        self._undo.push_async_callback(door.close)
+        origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
+        metadata = f"{config.public_url.rstrip('/')}/.well-known/oauth-protected-resource"
+        http = HttpEdge(http_tools(config, self.catalogue), door, gate, origins, metadata)
+        self._undo.push_async_callback(http.close)
+        mcp = McpEdge(mcp_servers(config), door, gate, self.catalogue, origins=origins, resource_metadata=metadata)
+        await mcp.start()
+        self._undo.push_async_callback(mcp.close)
+        agents.app = AgentsApp(mcp, http)
+        operators.app = create_app(
+            Operators(
+                identifier=door,
+                gate=gate,
+                tasks=tasks,
+                metrics=metrics.render,
+                ready=lambda: "the ledger can't write" if ledger.failed is not None else "",
+                task_openers=config.identities.task_openers,
+                resource_metadata=metadata,
+            )
+        )
+        if config.telemetry.otlp:
+            projector = asyncio.create_task(self._project(config.telemetry.otlp))
+            self._undo.push_async_callback(_cancelled, projector)
+        for listener in listeners:
+            await listener.start()
+            self._undo.push_async_callback(listener.stop)
+
+    async def _project(self, otlp: str) -> None:
+        """Keep the projector's process running; on the way out, give it a moment to send what is left."""
+        command = [sys.executable, "-m", "whygate.projector_main", "--ledger", str(self.config.ledger), "--otlp", otlp]
+        command += ["--service", self.config.telemetry.service_name]
+        while True:
+            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                if process.stdin is not None:
+                    process.stdin.close()
+                try:
+                    await asyncio.wait_for(process.wait(), PROJECTOR_DRAIN_S)
+                except TimeoutError:
+                    process.kill()
+                raise
+            _log.warning("the projector ended with %s; starting it again", code)
+            await asyncio.sleep(PROJECTOR_RESTART_S)
+
+
+class _Late:
+    """An ASGI application that is filled in before its listener starts: addresses are checked first of all."""
+
+    app: Callable[..., Any]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+def http_tools(config: Config, catalogue: Catalogue) -> dict[str, HttpTool]:
+    """The plain HTTP tools of a configuration, secrets resolved. Raises ``ConfigError``."""
+    made = {}
+    for name, server in config.tools.items():
+        if server.http is None:
+            continue
+        routes = tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
+        tools = {one.name: catalogue.find(name, one.name) for one in server.operations}
+        made[name] = HttpTool(
+            name=name,
+            url=server.http.url.rstrip("/"),
+            router=Router(routes),
+            tools={key: tool for key, tool in tools.items() if tool is not None},
+            headers=_credential(server.http.credential, f"tools.{name}.http.credential.value"),
+        )
+    return made
+
+
+def mcp_servers(config: Config) -> dict[str, McpServer]:
+    """The MCP servers of a configuration, secrets resolved. Raises ``ConfigError``."""
+    made = {}
+    for name, server in config.tools.items():
+        if server.mcp is None:
+            continue
+        where = f"tools.{name}.mcp"
+        made[name] = McpServer(
+            name=name,
+            url=server.mcp.url or "",
+            headers=_credential(server.mcp.credential, f"{where}.credential.value"),
+            command=server.mcp.command or (),
+            env={key: settings.resolve(ref, key=f"{where}.env.{key}") for key, ref in server.mcp.env.items()},
+            cwd=server.mcp.cwd or "",
+        )
+    return made
+
+
+def _credential(credential: settings.Credential | None, key: str) -> tuple[tuple[str, str], ...]:
+    if credential is None:
+        return ()
+    return ((credential.header, credential.prefix + settings.resolve(credential.value, key=key)),)
+
+
+def _listed(name: str, server: Server) -> Listed:
+    """How the tools of one server are made, from what the operator said about them."""
+    protocol = "mcp" if server.mcp is not None else "http"
+    operations = {one.name: one for one in server.operations}
+
+    def make(tool: str) -> Tool:
+        said = operations.get(tool) if protocol == "http" else server.classify(tool)
+        if said is None:
+            return Tool(server=name, name=tool, type=protocol)
+        return Tool(
+            server=name, name=tool, type=protocol, tool_class=said.tool_class, tier=said.tier, labels=said.labels
+        )
+
+    exact = tuple(pattern for pattern in server.tools if not set(pattern) & set("*?["))
+    return Listed(make=make, names=(*operations, *exact))
+
+
+def _start_data(config: Config) -> dict[str, Any]:
+    """What the ledger's ``start`` record tells."""
+    return {
+        "version": __version__,
+        "config": config.digest,
+        "deployment": config.deployment,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+    }
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
