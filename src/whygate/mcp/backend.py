@@ -1,0 +1,98 @@
+"""What stands behind one MCP server's name: an HTTP server, or processes that speak over stdio.
+
+Both look alike to the edge: a request goes in, an HTTP-shaped answer comes out.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from whygate.core.identity import Principal
+from whygate.core.reasons import Code
+from whygate.mcp.envelope import Envelope
+from whygate.transport.upstream import Upstreams
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """One MCP server as the operator configured it: ``url`` or ``command``, never both, never from a caller."""
+
+    name: str
+    url: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """The gateway's own credential for it, resolved. Never shown."""
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.url) == bool(self.command):
+            raise ValueError(f"server {self.name!r} needs either a url or a command")
+
+    def __repr__(self) -> str:
+        return f"Server(name={self.name!r}, url={self.url!r}, command={self.command!r})"
+
+
+class Outgoing(msgspec.Struct, kw_only=True):
+    """A request on its way to an upstream."""
+
+    http_method: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    envelope: Envelope
+    """Of the body; empty for GET and DELETE."""
+    principal: Principal
+    session: str
+    """``Mcp-Session-Id`` as the client sent it; empty where it sent none."""
+    takes_events: bool
+    """The client accepts ``text/event-stream``."""
+
+
+class Answered(Protocol):
+    """An upstream's answer whose body has not been read yet."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+
+    @property
+    def media_type(self) -> str: ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises ``UpstreamError`` where the upstream breaks off."""
+
+    async def read(self, cap_bytes: int) -> bytes:
+        """The whole body. Raises ``UpstreamError``, with ``result.too_large`` above the cap."""
+
+
+class Refused(Exception):
+    """The backend will not take the request. ``code`` is a reason, to be decided and recorded like any other."""
+
+    def __init__(self, code: Code, note: str) -> None:
+        super().__init__(note)
+        self.code = code
+        self.note = note
+
+
+class Backend(Protocol):
+    def send(self, out: Outgoing) -> AbstractAsyncContextManager[Answered]:
+        """Send; leaving the block ends the answer. Raises ``UpstreamError``, and ``Refused`` before anything was sent."""
+
+    async def close(self) -> None: ...
+
+
+class HttpBackend:
+    """An MCP server over streamable HTTP."""
+
+    def __init__(self, server: Server, upstreams: Upstreams) -> None:
+        self._url = server.url
+        self._upstreams = upstreams
+
+    def send(self, out: Outgoing) -> AbstractAsyncContextManager[Answered]:
+        return self._upstreams.send(out.http_method, self._url, out.headers, out.body)
+
+    async def close(self) -> None:
+        """Nothing of its own to close: the pool is shared."""

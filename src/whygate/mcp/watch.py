@@ -1,0 +1,47 @@
+"""Whether the client is still there while an upstream works for it."""
+
+import asyncio
+from typing import Final
+
+from whygate.transport.asgi import Exchange
+
+GRACE_S: Final = 0.05
+"""Most calls are over before this; for those nothing is started, since a task for each would cost more than it saves."""
+
+
+class Watch:
+    """Looks out for the client's leaving, from a little after the start of a call until ``close``.
+
+    In the modern era a closed connection *is* the cancellation (MCP 2026-07-28, basic/transports, "Cancellation"), so
+    the work is stopped. A legacy disconnect is none (2025-11-25, "Disconnection"): it is only noted.
+    """
+
+    __slots__ = ("_cancels", "_cut", "_exchange", "_handle", "_task", "_waiting", "left")
+
+    def __init__(self, exchange: Exchange, *, cancels: bool) -> None:
+        self.left = False
+        self._exchange = exchange
+        self._cancels = cancels
+        self._cut = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+        self._handle = asyncio.get_running_loop().call_later(GRACE_S, self._begin)
+
+    def _begin(self) -> None:
+        self._waiting = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        await self._exchange.gone()
+        self.left = True
+        if self._cancels and self._task is not None:
+            self._cut = True
+            self._task.cancel()
+
+    def took(self) -> bool:
+        """Whether the cancellation that was just caught is ours, and nobody else's too: then it ends here."""
+        return self._cut and self._task is not None and self._task.uncancel() == 0
+
+    def close(self) -> None:
+        self._handle.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
