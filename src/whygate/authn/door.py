@@ -12,13 +12,13 @@ import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import httpx
 import msgspec
 
 from whygate.authn import api_key, delegation, jwt
-from whygate.authn.inventory import Inventory, Listed, Trusted
+from whygate.authn.inventory import Inventory, Listed, Settings, Trusted
 from whygate.authn.jwks import NEVER, TIMEOUT_S, FileKeys, Keys, UrlKeys
 from whygate.core.calls import Fault
 from whygate.core.identity import Principal
@@ -67,6 +67,11 @@ class Door:
         given = keys or {}
         self._issuers = {each.issuer: (each, given.get(each.issuer) or self._source(each.jwks)) for each in issuers}
         self._believed: dict[bytes, _Believed] = {}
+
+    @classmethod
+    def from_config(cls, config: Settings, clock: Clock) -> Self:
+        """The door that a configuration describes. Opens nothing yet: keys are read when the first token asks."""
+        return cls(config.identities.agents, config.identities.issuers, clock)
 
     def __repr__(self) -> str:
         return f"<Door: {len(self._by_key)} API keys, {len(self._issuers)} issuers>"

@@ -19,7 +19,7 @@ MAX_ID: Final = 256
 
 
 class Listed(Protocol):
-    """An entry of the inventory, as the configuration has it."""
+    """An entry of the inventory, as the configuration has it. Described here by its shape, so that recognising callers depends on no format."""
 
     @property
     def id(self) -> str: ...
@@ -56,13 +56,29 @@ class Trusted(Protocol):
     def unlisted_as(self) -> IdentityType | None: ...
 
 
+class Known(Protocol):
+    """The ``identities`` of the configuration."""
+
+    @property
+    def agents(self) -> Sequence[Listed]: ...
+    @property
+    def issuers(self) -> Sequence[Trusted]: ...
+
+
+class Settings(Protocol):
+    """The configuration, as far as this package reads it."""
+
+    @property
+    def identities(self) -> Known: ...
+
+
 def usable_id(text: object) -> bool:
     """Whether ``text`` can be an id: one that a policy's selector can't mistake for a role, a group or nobody."""
     return (
         isinstance(text, str)
         and 0 < len(text) <= MAX_ID
         and text.isprintable()
-        and text != "anonymous"
+        and text not in {"anonymous", "*"}
         and not text.startswith(("role:", "group:"))
     )
 

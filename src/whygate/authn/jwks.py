@@ -42,7 +42,7 @@ MIN_RSA_BITS: Final = 2048
 """RFC 7518 section 3.3."""
 NEVER: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
-_KEY_TYPES: Final = frozenset({"RSA", "EC", "OKP"})
+_KEY_TYPES: Final = ("RSA", "EC", "OKP")
 
 
 class Signer(msgspec.Struct, frozen=True):
@@ -82,8 +82,11 @@ def parse(raw: bytes) -> dict[str, Signer]:
 
 
 def _signer(jwk: dict[str, Any]) -> Signer | None:
-    if jwk.get("kty") not in _KEY_TYPES or (jwk["kty"] == "RSA" and _bits(jwk.get("n")) < MIN_RSA_BITS):
+    kind = jwk.get("kty")
+    if kind not in _KEY_TYPES or (kind == "RSA" and _bits(jwk.get("n")) < MIN_RSA_BITS):
         return None
+    if kind == "OKP" and jwk.get("crv") not in ("Ed25519", "Ed448"):
+        return None  # X25519 and X448 agree on keys and sign nothing (RFC 8037 section 3.2)
     # A private key does not belong here; if one slipped in, nothing of it is kept.
     public = {name: value for name, value in jwk.items() if name not in {"d", "p", "q", "dp", "dq", "qi", "oth"}}
     try:
