@@ -1,0 +1,281 @@
+"""The one function that decides.
+
+1. Pure and total: the same call, facts and policy give the same decision, and nothing raises. What was not foreseen is
+   ``internal.error``, refused.
+2. Everybody who asks "may it?" asks here: the proxy, ``policy test``, ``policy explain``, and whoever comes later.
+3. Gates come before rules, in one fixed order. No rule sees a call that a gate refuses.
+4. All applicable rules are evaluated; there is no first match. What can't be read refuses, before any rule that could
+   be read is listened to: error, hard deny, overridable deny, satisfied permit, permit that still wants something,
+   nothing.
+5. Shadow policies are evaluated and recorded and change nothing.
+6. No text of a decision holds a value from the call.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from whygate.core.calls import Fault, Tool, ToolCall
+from whygate.core.decision import Claim, Decision, Evaluation, Mode, Result
+from whygate.core.facts import Facts
+from whygate.core.identity import Status
+from whygate.core.policy import cel, sight
+from whygate.core.policy.model import UNMET, CompiledRule, PolicySet
+from whygate.core.reasons import Code
+
+# The most fundamental first: who, by whose authority, what was sent, for which work, which tool, which arguments.
+# A domain that is not listed comes after these.
+GATES: Final = ("agent", "delegation", "request", "quota", "task", "tool", "args")
+_COST: Final = {kind: number for number, kind in enumerate(UNMET)}
+
+
+def decide(call: ToolCall, facts: Facts, policy: PolicySet) -> Decision:
+    """What becomes of ``call``. Never raises.
+
+    Checks neither the policy's freshness nor whether the claims still hold: whoever commits the decision does.
+    """
+    return _decide(call, facts, policy, Trace())
+
+
+class Trace:
+    """What was done on the way, for an explanation and for a decision that broke off."""
+
+    __slots__ = ("clock", "durations_ns", "evaluations")
+
+    def __init__(self, clock: Callable[[], int] = int) -> None:
+        """``clock`` counts nanoseconds; the one that stands still at 0 costs least."""
+        self.evaluations: list[Evaluation] = []
+        self.durations_ns: list[int] = []
+        self.clock = clock
+
+
+def _decide(call: ToolCall, facts: Facts, policy: PolicySet, trace: Trace) -> Decision:
+    try:
+        refused = _gates(call)
+        if refused is not None:
+            return refused
+        if call.public:
+            return _made(Code.POLICY_PUBLIC_TOOL, "", policy, claims=_claims(facts, policy))
+        if call.tool is None:  # the gates refuse it; said again for whoever reads only this function
+            return _made(Code.TOOL_UNKNOWN, "no tool", policy)
+        return _by_rules(call, call.tool, facts, policy, trace)
+    except Exception as wrong:  # noqa: BLE001  total by rule 1; only the kind is told, a message could hold a value
+        return _made(
+            Code.INTERNAL_ERROR,
+            f"{Code.INTERNAL_ERROR.entry.meaning} ({type(wrong).__name__})",
+            policy,
+            evaluations=tuple(trace.evaluations),
+        )
+
+
+# --- gates ---
+
+
+def _gates(call: ToolCall) -> Decision | None:
+    found = list(call.faults)
+    principal = call.principal
+    if not principal.authenticated:
+        found.append(Fault(code=Code.AGENT_UNAUTHENTICATED, note="nobody signed in"))
+    elif principal.status is not Status.ACTIVE:
+        found.append(Fault(code=Code.AGENT_RETIRED if principal.status is Status.RETIRED else Code.AGENT_SUSPENDED))
+    if not call.public:
+        if call.tool is None:
+            found.append(Fault(code=Code.TOOL_UNKNOWN))
+        try:
+            sight.check_args(call.args)
+        except sight.Unseen as unseen:
+            found.append(Fault(code=unseen.code, note=unseen.note))
+    if not found:
+        return None
+    found.sort(key=_gate)
+    code = found[0].code
+    told = dict.fromkeys(f"{fault.code.value} ({fault.note})" if fault.note else fault.code.value for fault in found)
+    if code.entry.outcome is None or code.entry.outcome.allows:
+        # A fault can only refuse: one that names a permission is our own mistake.
+        return _made(Code.INTERNAL_ERROR, "a fault came with a code that refuses nothing: " + "; ".join(told), None)
+    return _made(code, f"{code.entry.meaning} Found: {'; '.join(told)}.", None)
+
+
+def _gate(fault: Fault) -> int:
+    """A fault's place in the order; sorting is stable, so among equals the first found stays first."""
+    domain = fault.code.value.partition(".")[0]
+    return GATES.index(domain) if domain in GATES else len(GATES)
+
+
+# --- rules ---
+
+
+def _by_rules(call: ToolCall, tool: Tool, facts: Facts, policy: PolicySet, trace: Trace) -> Decision:
+    applicable = policy.look_up(call.principal, tool)
+    activation: Any = None
+    if applicable.reads:
+        activation = cel.activation(sight.values(call, facts, tool, applicable.reads))
+    failed: list[CompiledRule] = []
+    denied: list[CompiledRule] = []
+    permitted: list[CompiledRule] = []
+    wanting: list[CompiledRule] = []
+    for rule in applicable.rules:
+        since = trace.clock()
+        evaluation = _ask(rule, call, activation)
+        trace.evaluations.append(evaluation)
+        trace.durations_ns.append(trace.clock() - since)
+        if evaluation is rule.unmatched or not rule.enforced:
+            continue
+        if evaluation is rule.matched:
+            (permitted if rule.permits else denied).append(rule)
+        else:
+            (wanting if evaluation is rule.unmet else failed).append(rule)
+    evaluations = tuple(trace.evaluations)
+    if failed:
+        return _failed(failed, policy, evaluations)
+    if denied:
+        # min keeps the first of equals: hard before overridable, then the order of the set.
+        rule = min(denied, key=lambda rule: rule.overridable)
+        return _made(rule.code, rule.why, policy, evaluations=evaluations, rule=rule)
+    if permitted:
+        rule, claims = permitted[0], _claims(facts, policy)
+        return _made(Code.ROLE_PERMITTED, rule.why, policy, evaluations=evaluations, rule=rule, claims=claims)
+    if wanting:
+        return _challenge(wanting, policy, evaluations)
+    return _made(Code.POLICY_NO_MATCH, Code.POLICY_NO_MATCH.entry.meaning, policy, evaluations=evaluations)
+
+
+def _ask(rule: CompiledRule, call: ToolCall, activation: Any) -> Evaluation:
+    """What one rule answers."""
+    answer = True if rule.condition is None else rule.condition.holds(activation)
+    if answer is True:
+        wanted = rule.requirement
+        if wanted is None or (wanted.kind == "scope" and rule.scopes.issubset(call.principal.scopes)):
+            return rule.matched
+        # Approvals, grants, sign-ins and break-glass are no facts yet: what wants one of them stays unmet.
+        return rule.unmet
+    if answer is False:
+        return rule.unmatched
+    return rule.evaluation(Result.ERROR, Code.POLICY_EVAL_ERROR, str(answer))
+
+
+def _failed(rules: list[CompiledRule], policy: PolicySet, evaluations: tuple[Evaluation, ...]) -> Decision:
+    told = [
+        f"rule {each.rule} of policy {each.policy}: {each.note}"
+        for each in evaluations
+        if each.result is Result.ERROR and each.mode is Mode.ENFORCE
+    ]
+    admin = f"{rules[0].why} This rule could not be evaluated: {'; '.join(told)}."
+    return _made(Code.POLICY_EVAL_ERROR, admin, policy, evaluations=evaluations, rule=rules[0])
+
+
+def _challenge(rules: list[CompiledRule], policy: PolicySet, evaluations: tuple[Evaluation, ...]) -> Decision:
+    ways = sorted(((rule.requirement, rule) for rule in rules if rule.requirement), key=lambda way: _COST[way[0].kind])
+    rule = ways[0][1]
+    made = _made(rule.code, rule.why, policy, evaluations=evaluations, rule=rule)
+    return msgspec.structs.replace(made, requires=tuple(requirement for requirement, _ in ways))
+
+
+# --- decisions ---
+
+
+def _claims(facts: Facts, policy: PolicySet) -> tuple[Claim, ...]:
+    """What must still hold when a permission is made durable."""
+    in_force = Claim(key="", kind="policy", value=policy.digest)
+    if facts.task is None:
+        return (in_force,)
+    return (in_force, Claim(key=facts.task.id, kind="task", value="open"))
+
+
+def _made(
+    code: Code,
+    admin: str,
+    policy: PolicySet | None,
+    *,
+    evaluations: tuple[Evaluation, ...] = (),
+    rule: CompiledRule | None = None,
+    claims: tuple[Claim, ...] = (),
+) -> Decision:
+    entry = code.entry
+    return Decision(
+        outcome=code.outcome,
+        code=code,
+        admin=admin or entry.meaning,
+        user=entry.user,
+        next=entry.next,
+        evaluations=evaluations,
+        determined_by=None if rule is None else rule.ref,
+        claims=claims,
+        policy_digest="" if policy is None else policy.digest,
+    )
+
+
+# --- explanations ---
+
+
+class RuleLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule in an explanation, whether it applied or not."""
+
+    policy: str
+    version: int
+    rule: str
+    file: str
+    line: int
+    mode: Mode
+    effect: str
+    agent: str
+    """The selector that names the caller; empty if none does."""
+    tool: str
+    """The selector that names the tool; empty if none does."""
+    asked: bool
+    """Whether it was evaluated: both selectors match, and no gate refused before."""
+    result: Result | None = None
+    code: str = ""
+    note: str = ""
+    when: str = ""
+    why: str
+    duration_ns: int = 0
+    decided: bool = False
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision with everything that led to it."""
+
+    decision: Decision
+    rules: tuple[RuleLine, ...]
+
+
+def explain(call: ToolCall, facts: Facts, policy: PolicySet, clock: Callable[[], int]) -> Explanation:
+    """Decide, and tell of every rule in the set. ``clock`` counts nanoseconds (the core has none).
+
+    The decision comes from the same code as every other; this only looks on.
+    """
+    trace = Trace(clock)
+    decision = _decide(call, facts, policy, trace)
+    asked = {
+        (each.policy, each.rule): (each, spent)
+        for each, spent in zip(trace.evaluations, trace.durations_ns, strict=True)
+    }
+    by = decision.determined_by
+    lines = []
+    for rule in policy.rules:
+        found, spent = asked.get((rule.policy, rule.id), (None, 0))
+        agent, tool = rule.selectors_for(call.principal, call.tool)
+        lines.append(
+            RuleLine(
+                policy=rule.policy,
+                version=rule.version,
+                rule=rule.id,
+                file=rule.file,
+                line=rule.line,
+                mode=rule.mode,
+                effect=rule.effect,
+                agent=agent,
+                tool=tool,
+                asked=found is not None,
+                result=None if found is None else found.result,
+                code="" if found is None else found.code,
+                note="" if found is None else found.note,
+                when="" if rule.condition is None else rule.condition.source,
+                why=rule.why,
+                duration_ns=spent,
+                decided=by is not None and (by.policy, by.rule) == (rule.policy, rule.id),
+            )
+        )
+    return Explanation(decision=decision, rules=tuple(lines))
