@@ -1,0 +1,97 @@
+"""Reads the texts of a policy folder, and nothing else: what they mean is ``core.policy.parse``'s part.
+
+1. What is there is read or is an error. A file left out in silence would be a deny left out in silence.
+2. Nothing outside the folder is read: a link must end inside it (as those of a mounted ConfigMap do).
+3. What begins with a dot is not looked at, neither is what ends otherwise than in .yaml or .yml.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from whygate.core.policy.errors import PolicyError, PolicyErrors
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
+MAX_FILES: Final = 4096
+_ENDINGS: Final = (".yaml", ".yml")
+
+
+def read_folder(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts of all policy files below ``path``, by their name relative to it with slashes, sorted by name.
+
+    A single file is read as a folder that holds only it. Raises ``PolicyErrors`` with everything that can't be read.
+    """
+    root = Path(path)
+    errors: list[PolicyError] = []
+    texts: dict[str, str] = {}
+    try:
+        real = root.resolve(strict=True)
+        found = [(root.name, real)] if real.is_file() else sorted(_files(root, real, errors))
+    except OSError as wrong:
+        raise PolicyErrors((_error(str(root), _why(wrong)),)) from None
+    if len(found) > MAX_FILES:
+        raise PolicyErrors((_error(str(root), f"more than {MAX_FILES} policy files"),))
+    total = 0
+    for name, file in found:
+        try:
+            data = _read(file)
+            total += len(data)
+            texts[name] = data.decode("utf-8")
+        except UnicodeDecodeError:
+            errors.append(_error(name, "not UTF-8"))
+        except (OSError, ValueError) as wrong:
+            errors.append(_error(name, _why(wrong)))
+        if total > MAX_TOTAL_BYTES:
+            errors.append(_error(name, f"the policies are above {MAX_TOTAL_BYTES} bytes together"))
+            break
+    if errors:
+        raise PolicyErrors(tuple(sorted(errors)))
+    return texts
+
+
+def _files(root: Path, real: Path, errors: list[PolicyError]) -> Iterator[tuple[str, Path]]:
+    for folder, folders, files in os.walk(root, onerror=lambda wrong: errors.append(_error(str(root), _why(wrong)))):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(folder)
+        linked = [here / name for name in folders if (here / name).is_symlink()]
+        errors += [
+            _error(_name(root, each), "a folder must be no link: its policies would be left out") for each in linked
+        ]
+        for name in files:
+            if name.startswith(".") or not name.endswith(_ENDINGS):
+                continue
+            file = here / name
+            target = file.resolve()
+            if target.is_relative_to(real):
+                yield _name(root, file), target
+            else:
+                errors.append(_error(_name(root, file), "this link ends outside the policy folder"))
+
+
+def _read(file: Path) -> bytes:
+    # Not blocking: a named pipe would hold us here until somebody writes to it.
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(number, "rb") as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        data = handle.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"above {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _why(wrong: Exception) -> str:
+    if isinstance(wrong, OSError):
+        return f"can't be read: {(wrong.strerror or type(wrong).__name__).lower()}"
+    return f"can't be read: {wrong}"
+
+
+def _error(file: str, message: str) -> PolicyError:
+    return PolicyError(file=file, line=1, column=1, message=message)
