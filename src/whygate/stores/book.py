@@ -1,0 +1,253 @@
+"""What is written next: each record's number, time and bytes, and whether its claims still hold.
+
+Knows nothing of disks, so every ledger shares it. Rules of this file:
+
+1. Claims are checked first and everything of an entry is encoded before any of it is taken: an entry goes in whole, or
+   leaves no trace, not even a number that was skipped.
+2. ``seq`` is dense from 1. ``time`` is the later of the wall clock and the last recorded time.
+3. One writer at a time uses a book. That is why checking first and writing after is not a race.
+"""
+
+import datetime
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from whygate.core.decision import Claim
+from whygate.core.ids import uuid7
+from whygate.core.reasons import Code
+from whygate.core.records import (
+    VERSION,
+    AnyRecord,
+    CompletionRecord,
+    DecisionRecord,
+    LifeRecord,
+    TaskRecord,
+    encode,
+)
+from whygate.flow.ports import ClaimFailed, LedgerUnavailable
+from whygate.stores.state import LiveState, Task, from_us
+
+MAX_BYTES: Final = 65_535
+"""Of one record: an entry bundle of a tlog-tiles log has a 16-bit length before each entry."""
+STEP_US: Final = 1_000_000
+"""A clock set back by more than this is recorded: smaller corrections are what time daemons do all day."""
+MAX_FACETS: Final = 50_000
+"""Facets remembered as written. A forgotten one is only offered to the table again."""
+_MAX_INT: Final = 2**53 - 1
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+class Unwritable(LedgerUnavailable):
+    """This record can't be written as it is; others can."""
+
+
+class Facet(NamedTuple):
+    """What decisions are searched by. One row serves all decisions that agree in it."""
+
+    agent: str
+    tool: str
+    outcome: str
+    code: str
+
+    @property
+    def number(self) -> int:
+        """A hash, so that it needs no lookup and comes out the same when the tables are made again."""
+        text = "\0".join(self).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+
+Row = tuple[int, bytes, str, bytes | None, bytes | str | None, int | None, str | None, int | None, int, bytes, bytes]
+"""``seq, id, kind, decision, task, prev, trace, facet, time_us, hash, bytes``: the columns of the table of records."""
+
+
+class Batch(NamedTuple):
+    """What goes into one commit."""
+
+    rows: list[Row]
+    facets: list[tuple[int, str, str, str, str]]
+    tasks: list[Task]
+    policy: str
+    low_water: int
+
+
+def key(text: str) -> bytes | str:
+    """An id as it is stored: a UUID as its 16 bytes, anything else as it is."""
+    if len(text) == 36:
+        try:
+            return bytes.fromhex(text.replace("-", ""))
+        except ValueError:
+            pass
+    return text
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """RFC 6962 section 2.1: the hash of a leaf of the tree, apart from that of a node by its first byte."""
+    return hashlib.sha256(b"\0" + data).digest()
+
+
+class Book:
+    def __init__(self, *, writer: str, state: LiveState, seq: int = 0, last_us: int = 0) -> None:
+        self.writer = writer
+        self.state = state
+        self.seq = seq
+        """Number of the newest record taken."""
+        self.last_us = last_us
+        """Time of the newest record taken."""
+        self._wall_us = last_us
+        self._now: datetime.datetime = from_us(last_us)
+        self._rows: list[Row] = []
+        self._facets: list[tuple[int, str, str, str, str]] = []
+        self._seen: dict[Facet, int] = {}
+
+    def begin(self, wall_us: int) -> None:
+        """A new commit begins at this wall clock time. A step back of the clock becomes its first record."""
+        back_us = self._wall_us - wall_us
+        self._wall_us = wall_us
+        if wall_us > self.last_us:
+            self.last_us = wall_us
+            self._now = from_us(wall_us)
+        if back_us > STEP_US:
+            self.life("clock_step", {"back_us": back_us, "wall_us": wall_us})
+
+    def admit(self, entry: Iterable[AnyRecord], claims: Iterable[Claim] = ()) -> None:
+        """Take all of ``entry``, or nothing of it.
+
+        Raises ``ClaimFailed`` for the first claim that does not hold, ``Unwritable`` for a record that can't be stored.
+        """
+        for claim in claims:
+            if not self.state.holds(claim, self.last_us):
+                raise ClaimFailed(claim)
+        encoded = self._encode(entry)
+        for record, data in encoded:
+            self.seq += 1
+            before = self.state.apply(record, self.seq, self.last_us)
+            self._rows.append(self._row(record, data, before))
+
+    def follow(self, completion: CompletionRecord) -> bool:
+        """Take the end of a call; whether it was taken. The second end of a call is not: a call ends once."""
+        if completion.decision not in self.state.calls:
+            return False
+        self.admit((completion,))
+        return True
+
+    def life(self, kind: str, data: Mapping[str, Any]) -> None:
+        self.admit((LifeRecord(id=self._id(), kind=kind, data=dict(data), v=VERSION),))
+
+    def unknown(self) -> None:
+        """End the calls that nobody can end any more: who allowed them is gone."""
+        for decision, call in list(self.state.calls.items()):
+            ended = CompletionRecord(
+                code=Code.OUTCOME_UNKNOWN,
+                decision=decision,
+                id=self._id(),
+                kind=CompletionRecord.KIND,
+                task=call.task,
+                v=VERSION,
+            )
+            self.admit((ended,))
+
+    def take(self) -> Batch | None:
+        """Everything taken since the last time, for one commit; ``None`` where there is nothing."""
+        if not self._rows:
+            return None
+        tasks = list(self.state.changed.values())
+        batch = Batch(self._rows, self._facets, tasks, self.state.policy, self.state.low_water(self.seq + 1))
+        self._rows, self._facets = [], []
+        self.state.changed.clear()
+        return batch
+
+    def _encode(self, entry: Iterable[AnyRecord]) -> list[tuple[AnyRecord, bytes]]:
+        encoded = []
+        seq, now, writer = self.seq, self._now, self.writer
+        for record in entry:
+            seq += 1
+            record.seq, record.time, record.writer = seq, now, writer
+            try:
+                _check(record)
+                data = encode(record)
+            except _UNENCODABLE as error:
+                raise Unwritable(f"the {record.kind} record {record.id} can't be written: {error}") from error
+            if len(data) > MAX_BYTES:
+                raise Unwritable(
+                    f"the {record.kind} record {record.id} has {len(data)} bytes; at most {MAX_BYTES} go in"
+                )
+            encoded.append((record, data))
+        return encoded
+
+    def _row(self, record: AnyRecord, data: bytes, before: int | None) -> Row:
+        decision = task = trace = facet = None
+        if isinstance(record, DecisionRecord):
+            context = record.context
+            task = context.task
+            known = self.state.tasks.get(task)
+            # Only what differs is stored: a search by trace finds the task's records through its row.
+            if context.trace_id and (known is None or known.trace_id != context.trace_id):
+                trace = context.trace_id
+            facet = self._facet(Facet(record.subject.id, record.resource.id, record.outcome, record.reason.code))
+        elif isinstance(record, CompletionRecord):
+            task = record.task
+            decision = bytes.fromhex(record.decision.replace("-", ""))
+        elif isinstance(record, TaskRecord):
+            task = record.task.id
+        return (
+            self.seq,
+            bytes.fromhex(record.id.replace("-", "")),
+            record.kind,
+            decision,
+            key(task) if task else None,
+            before,
+            trace,
+            facet,
+            self.last_us,
+            leaf_hash(data),
+            data,
+        )
+
+    def _facet(self, facet: Facet) -> int:
+        number = self._seen.get(facet)
+        if number is None:
+            if len(self._seen) >= MAX_FACETS:
+                self._seen.clear()
+            number = self._seen[facet] = facet.number
+            self._facets.append((number, *facet))
+        return number
+
+    def _id(self) -> str:
+        return uuid7(self.last_us // 1000, os.urandom(10))
+
+
+def _check(record: AnyRecord) -> None:
+    """What types alone don't keep: ids that are UUIDs, and plain JSON where a record holds somebody's own keys."""
+    _check_id(record.id)
+    if isinstance(record, CompletionRecord):
+        _check_id(record.decision)
+    elif isinstance(record, DecisionRecord):
+        if record.requires:
+            _check_plain(record.requires)
+    elif isinstance(record, LifeRecord):
+        _check_plain(record.data)
+
+
+def _check_id(text: str) -> None:
+    if len(bytes.fromhex(text.replace("-", ""))) != 16:
+        raise ValueError(f"{text!r} is no UUID")
+
+
+def _check_plain(value: object) -> None:
+    """No floats (their text differs between implementations), integers within 2^53-1, ASCII keys."""
+    if isinstance(value, float):
+        raise TypeError("records hold no floats")
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        raise ValueError("records hold integers up to 2^53-1")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not (isinstance(name, str) and name.isascii()):
+                raise ValueError(f"the key {name!r} is not ASCII text")
+            _check_plain(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_plain(inner)

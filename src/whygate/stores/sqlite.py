@@ -1,0 +1,333 @@
+"""The ledger on SQLite: one owner, one writer thread, one transaction for whatever has come in since the last.
+
+Rules of this file:
+
+1. An append returns after the commit that holds it, and after a look that the file is still the one at its path.
+2. No artificial delay: what comes in while one commit runs is the next one's batch. Completions alone wait, at most
+   ``FOLLOW_S``, for something to ride with.
+3. The first error ends it. What waits and what comes later gets ``LedgerUnavailable`` with the first reason, and the
+   records whose commit reported the error are *unknown* until the next start has read the file again.
+4. Bounded: a caller waits for its append, so appends are bounded by calls in flight; completions are bounded by
+   ``MAX_FOLLOWING``.
+"""
+
+import asyncio
+import collections
+import contextlib
+import datetime
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from whygate.core.decision import Claim
+from whygate.core.records import AnyRecord, CompletionRecord
+from whygate.flow.ports import ClaimFailed, LedgerUnavailable, StoredTask
+from whygate.stores.book import Book, Unwritable
+from whygate.stores.disk import Disk, policy_rows
+from whygate.stores.owner import LedgerOwned, OwnerLock
+from whygate.stores.state import from_us
+
+FOLLOW_S: Final = 0.02
+WATCH_S: Final = 1.0
+"""How often an idle ledger looks whether its file is still there."""
+MAX_BATCH: Final = 512
+"""Appends in one commit: more would make the first of them wait for the last."""
+MAX_WAITING: Final = 20_000
+"""Appends that wait. Calls in flight are bounded long before; this bounds memory where they are not."""
+MAX_FOLLOWING: Final = 100_000
+"""Completions that wait. So many can only mean that the disk hangs: then nothing may pass any more."""
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """One append that waits for its commit."""
+
+    records: tuple[AnyRecord, ...]
+    claims: tuple[Claim, ...]
+    future: "asyncio.Future[None]"
+    loop: asyncio.AbstractEventLoop
+    refused: Exception | None = None
+
+
+_NUDGE: Final = None
+"""Wakes the writer for what does not lie in its queue: completions, texts, the end."""
+
+
+def wall_us() -> int:
+    """Microseconds since 1970 by the machine's clock, which can be set back."""
+    return time.time_ns() // 1000
+
+
+class SqliteLedger:
+    """Implements ``flow.ports.Ledger``. ``append`` and ``follow`` belong to event loops; the rest may be called anywhere."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: Mapping[str, Any],
+        wall: Callable[[], int] = wall_us,
+        on_failed: Callable[[str], None] | None = None,
+    ) -> None:
+        """Own and open the ledger at ``path``, and write what a start writes. Blocks for some fsyncs.
+
+        ``start`` is the data of the ``start`` record (no floats, no secrets). ``wall`` gives microseconds since 1970.
+        ``on_failed`` is told the reason once, in whatever thread noticed; the gateway then reports it and exits.
+
+        Raises ``LedgerUnavailable`` and its kinds: ``LedgerOwned``, ``LedgerNewer``, ``LedgerForeign``, ``LedgerDamaged``.
+        """
+        self.path = path
+        self._wall = wall
+        self._on_failed = on_failed
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._following: collections.deque[CompletionRecord] = collections.deque()
+        self._texts: collections.deque[tuple[str, str, str]] = collections.deque()
+        self._nudge_due = False
+        self._closing = False
+        self._failed: str | None = None
+        self._failing = threading.Lock()
+        self._told_us = 0
+        self.dropped = 0
+        """Completions of calls that had ended already, or that came when nothing could be written any more."""
+        with _explained(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._owner = OwnerLock(path)
+            self._disk, self._book = self._begin(start)
+        self._writer = threading.Thread(target=self._run, name="whygate-ledger", daemon=True)
+        self._writer.start()
+
+    def _begin(self, start: Mapping[str, Any]) -> tuple[Disk, Book]:
+        disk: Disk | None = None
+        try:
+            disk = Disk(self.path)
+            book = disk.book()
+            book.begin(self._wall())
+            book.life("start", start)
+            # In the same commit: dying before it leaves the calls open for the next start, dying after it finds them
+            # ended. So each of them is ended once.
+            book.unknown()
+            disk.commit(book.take())
+            disk.watch()
+        except BaseException:
+            if disk is not None:
+                disk.close()
+            self._owner.release()
+            raise
+        return disk, book
+
+    # --- for the event loop ---
+
+    async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
+        """See ``flow.ports.Ledger``. Cancelled before its commit begins, it writes nothing; later, everything."""
+        if self._queue.qsize() > MAX_WAITING:
+            raise LedgerUnavailable(f"{MAX_WAITING} appends wait for the ledger {self.path}")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._queue.put(_Entry(records, claims, future, loop))
+        # After putting, not before: the writer may have ended in between, and then nobody else would answer.
+        if self._failed is not None:
+            self._refuse_waiting(self._failed)
+        await future
+
+    def follow(self, record: CompletionRecord) -> None:
+        """See ``flow.ports.Ledger``. A second completion of one call is dropped and counted."""
+        if self._failed is not None:
+            self.dropped += 1
+            return
+        if len(self._following) >= MAX_FOLLOWING:
+            self._fail(f"{MAX_FOLLOWING} completions wait for the ledger {self.path}: the disk does not answer")
+            return
+        self._following.append(record)
+        if self._nudge_due:
+            return
+        try:
+            # A timer of the loop, which is awake anyway: waking the writer at once costs more than the commit.
+            asyncio.get_running_loop().call_later(FOLLOW_S, self._nudge)
+            self._nudge_due = True
+        except RuntimeError:  # no loop runs here
+            self._queue.put(_NUDGE)
+
+    def _nudge(self) -> None:
+        self._nudge_due = False
+        if self._following:
+            self._queue.put(_NUDGE)
+
+    # --- for everybody ---
+
+    def put_policy(self, digest: str, texts: Mapping[str, str]) -> None:
+        self._texts.extend(policy_rows(digest, texts))
+
+    def tasks(self) -> list[StoredTask]:
+        """Tasks that are neither closed nor expired, as copies."""
+        return [task.plain() for task in list(self._book.state.tasks.values())]
+
+    def policy_in_force(self) -> str:
+        return self._book.state.policy
+
+    def now(self) -> datetime.datetime:
+        """The time that counts for expiry: the later of the wall clock and the last recorded time. Never runs backwards,
+        so the ledger is a ``flow.ports.Clock``. For one thread.
+        """
+        self._told_us = max(self._told_us, self._book.last_us, self._wall())
+        return from_us(self._told_us)
+
+    @property
+    def writer(self) -> str:
+        return self._book.writer
+
+    @property
+    def failed(self) -> str | None:
+        """Why nothing can be written any more; ``None`` while all is well."""
+        return self._failed
+
+    def close(self) -> None:
+        """Write what waits and a ``stop`` record, move everything into the file, and give the ledger up. Blocks; may be
+        called again. After a failure it writes nothing.
+        """
+        self._closing = True
+        self._queue.put(_NUDGE)
+        self._writer.join()
+        self._refuse_waiting(self._failed or f"the ledger {self.path} is closed")
+        self._disk.close()
+        self._owner.release()
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        try:
+            while not self._closing and self._failed is None:
+                self._write(self._collect())
+            if self._failed is None:
+                self._end()
+        except BaseException as error:  # noqa: BLE001  whatever it was: after it, nothing may pass
+            self._fail(_reason(self.path, error, uncertain=self._disk.uncertain))
+
+    def _end(self) -> None:
+        while entries := self._drain([]):
+            self._write(entries)
+        self._book.begin(self._wall())
+        self._follow_all()
+        self._book.life("stop", {})
+        # Dying before this commit looks like a crash to the next start; after it, like an orderly end.
+        self._commit()
+        self._fail(f"the ledger {self.path} is closed", told=False)
+        self._disk.finish()
+
+    def _collect(self) -> list[_Entry]:
+        """What has come in, once something has or ``WATCH_S`` is over."""
+        try:
+            first = self._queue.get(timeout=WATCH_S)
+        except queue.Empty:
+            self._disk.check_identity()
+            if self._owner.lost():
+                raise LedgerOwned(f"the lock file {self._owner.path} was removed or replaced while in use") from None
+            return []
+        return self._drain([first] if first is not None else [])
+
+    def _drain(self, entries: list[_Entry]) -> list[_Entry]:
+        with contextlib.suppress(queue.Empty):
+            while len(entries) < MAX_BATCH:
+                entry = self._queue.get_nowait()
+                if entry is not None:
+                    entries.append(entry)
+        return entries
+
+    def _write(self, entries: list[_Entry]) -> None:
+        if not (entries or self._following or self._texts):
+            return
+        try:
+            self._book.begin(self._wall())
+            self._follow_all()
+            for entry in entries:
+                if entry.future.cancelled():
+                    continue  # nobody waits for it any more, and nothing rests on it
+                try:
+                    self._book.admit(entry.records, entry.claims)
+                except (ClaimFailed, Unwritable) as refused:
+                    entry.refused = refused
+            self._commit()
+        except BaseException as error:
+            reason = _reason(self.path, error, uncertain=self._disk.uncertain)
+            self._fail(reason)
+            for entry in entries:
+                entry.refused = LedgerUnavailable(reason)
+            _answer(entries)
+            raise
+        _answer(entries)
+
+    def _follow_all(self) -> None:
+        while self._following:
+            record = self._following.popleft()
+            try:
+                taken = self._book.follow(record)
+            except Unwritable:
+                taken = False  # its call stays open and is ended as unknown at the next start
+            if not taken:
+                self.dropped += 1
+
+    def _commit(self) -> None:
+        texts = [self._texts.popleft() for _ in range(len(self._texts))]
+        batch = self._book.take()
+        if batch is not None or texts:
+            self._disk.commit(batch, texts)
+
+    # --- the end of it ---
+
+    def _fail(self, reason: str, *, told: bool = True) -> None:
+        """From now on nothing is written. The first reason stands."""
+        with self._failing:
+            if self._failed is not None:
+                return
+            self._failed = reason
+        self._refuse_waiting(reason)
+        if told and self._on_failed is not None:
+            with contextlib.suppress(Exception):  # whoever is told can't keep those who wait from their answer
+                self._on_failed(reason)
+
+    def _refuse_waiting(self, reason: str) -> None:
+        entries = self._drain([])
+        while entries:
+            for entry in entries:
+                entry.refused = LedgerUnavailable(reason)
+            _answer(entries)
+            entries = self._drain([])
+
+
+def _answer(entries: list[_Entry]) -> None:
+    """Wake each loop once for all of its callers."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
+    for entry in entries:
+        by_loop.setdefault(entry.loop, []).append(entry)
+    for loop, waiting in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody waiting
+            loop.call_soon_threadsafe(_settle, waiting)
+
+
+def _settle(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.future.done():
+            continue
+        if entry.refused is None:
+            entry.future.set_result(None)
+        else:
+            entry.future.set_exception(entry.refused)
+
+
+def _reason(path: Path, error: BaseException, *, uncertain: bool) -> str:
+    told = str(error) if isinstance(error, LedgerUnavailable) else f"the ledger {path} can't write: {error}"
+    if uncertain:
+        told += " (whether the last records were written is not known; the next start reads them again)"
+    return told
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> "collections.abc.Iterator[None]":
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerUnavailable(f"the ledger {path} can't be opened: {error}") from error
