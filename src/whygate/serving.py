@@ -68,6 +68,6 @@ class Listener:
         """Refuse new connections, let calls in flight finish, then end."""
         if self._task is None:
             return
-        self._server.stop()
+        self._server.stop()  # type: ignore[no-untyped-call]  # granian types everything but this
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._task, STOP_GRACE_S)

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from whygate import __version__, config as settings
+from whygate import __version__
+from whygate import config as settings
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
-from whygate.config import Config, Server
+from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
 from whygate.core.policy.model import PolicySet
 from whygate.flow.catalogue import Catalogue, Listed
@@ -32,7 +33,7 @@ from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.edge import McpEdge
 from whygate.policy_files import read_folder
 from whygate.serving import Listener
-from whygate.stores.keys import load_or_create
+from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
 from whygate.transport.agents import AgentsApp
@@ -78,10 +79,17 @@ class Gateway:
         path = Path(config.ledger)
         keys = load_or_create(path.parent / f"{path.name}.keys")
         loop = asyncio.get_running_loop()
-        ledger = SqliteLedger.open(
-            path, start=_start_data(config), failed=lambda _: loop.call_soon_threadsafe(self.failed.set)
+
+        def tell_failed(reason: str) -> None:
+            _log.critical("the ledger can't go on: %s", reason)
+            loop.call_soon_threadsafe(self.failed.set)
+
+        ledger = SqliteLedger(
+            path,
+            start=_start_data(config, keys),
+            on_failed=tell_failed,
         )
-        self._undo.push_async_callback(ledger.close)
+        self._undo.push_async_callback(asyncio.to_thread, ledger.close)
         metrics = Metrics(status_path=Path(f"{path}.otlp-status"), ledger_failed=lambda: ledger.failed is not None)
         policies = Policies(ledger, new_ids)
         self.policy = await policies.bring_into_force(read_folder(Path(config.policies)))
@@ -215,13 +223,15 @@ def _listed(name: str, server: Server) -> Listed:
     return Listed(make=make, names=(*operations, *exact))
 
 
-def _start_data(config: Config) -> dict[str, Any]:
+def _start_data(config: Config, keys: Keys) -> dict[str, Any]:
     """What the ledger's ``start`` record tells."""
     return {
         "version": __version__,
         "config": config.digest,
         "deployment": config.deployment,
         "host": socket.gethostname(),
+        "ip": split_address(config.listen)[0],
+        "keys": keys.fingerprints(),
         "pid": os.getpid(),
         "python": platform.python_version(),
     }

@@ -15,6 +15,7 @@ from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
@@ -62,7 +63,7 @@ def create_app(around: Operators) -> Litestar:
     """The ASGI application."""
 
     @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}])
-    async def open_task(request: Request[Any, Any, Any], data: TaskRequest) -> Response[Any]:
+    async def open_task(request: Request[Any, Any, Any], data: JSONBody[TaskRequest]) -> Response[Any]:
         """Open a task durably; answers its id and the `traceparent` that makes calls part of its trace."""
         opener, fault = await _opener(around, request)
         if fault is not None:

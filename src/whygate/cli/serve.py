@@ -15,16 +15,16 @@ from rich.markup import escape
 
 from whygate import __version__
 from whygate.config import Config, ConfigError, load, weaknesses
-from whygate.core.policy.parse import PolicyErrors
+from whygate.core.policy.errors import PolicyErrors
 from whygate.flow.ports import LedgerUnavailable
 from whygate.serving import AddressInUse
 from whygate.stores.keys import KeysRefused
 from whygate.wiring import Gateway
 
-try:
-    import uvloop as fast  # twice asyncio's rate here; not made for Windows
-except ImportError:  # pragma: no cover  # Windows
-    fast = None  # type: ignore[assignment]  # stands for "use asyncio's own"
+if sys.platform == "win32":
+    run = asyncio.run
+else:
+    from uvloop import run  # twice asyncio's rate here; not made for Windows
 
 
 def serve(
@@ -45,8 +45,7 @@ def serve(
     except ConfigError as error:
         console.print(f"[bold red]The configuration can't be used.[/]\n{escape(str(error))}")
         raise typer.Exit(2) from None
-    code = (fast.run if fast is not None else asyncio.run)(_run(settings, console))
-    sys.exit(code)
+    sys.exit(run(_run(settings, console)))
 
 
 async def _run(config: Config, console: Console) -> int:
@@ -93,7 +92,7 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
         (
             "policies",
             f"{config.policies}  {len(policy.policies) if policy else 0} policies, {rules} rules, "
-            f"{policy.digest[:19] if policy else ''}",
+            + (policy.digest[:19] if policy else ""),
         ),
         ("spans", config.telemetry.otlp or "not exported (telemetry.otlp is not set)"),
     ]

@@ -28,7 +28,6 @@ from whygate.core.reasons import Code
 from whygate.core.records import (
     VERSION,
     Action,
-    AnyRecord,
     Arguments,
     Claimed,
     Client,
@@ -40,6 +39,7 @@ from whygate.core.records import (
     Reason,
     Resource,
     ResultDigest,
+    TaskRecord,
 )
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.policies import Policies
@@ -145,7 +145,7 @@ class Gatekeeper:
         return ids.KeyedHash(self._digest_key)
 
     async def _admit(self, call: ToolCall) -> Admission:
-        opened: AnyRecord | None = None
+        opened: TaskRecord | None = None
         for _ in range(TRIES):
             now = self._clock.now()
             task: TaskFacts | None = None
@@ -163,7 +163,9 @@ class Gatekeeper:
                 if opened is None:
                     await self._ledger.append(record, claims=decision.claims)
                 else:
-                    await self._ledger.append(opened, record, claims=decision.claims)
+                    # The task opens in this very commit: whether it is open is no claim then.
+                    claims = tuple(claim for claim in decision.claims if claim.key != opened.task.id)
+                    await self._ledger.append(opened, record, claims=claims)
             except ClaimFailed as failed:
                 _log.info("decided again: the claim %s no longer held", failed)
                 continue

@@ -9,8 +9,9 @@ Rules of this file:
 from collections.abc import Mapping
 
 from whygate.core.ids import sha256_digest
+from whygate.core.policy.errors import PolicyErrors
 from whygate.core.policy.model import PolicySet
-from whygate.core.policy.parse import PolicyErrors, load
+from whygate.core.policy.parse import load
 from whygate.core.records import VERSION, PolicyFile, PolicyRecord
 from whygate.flow.ports import Ids, Ledger
 

@@ -1,0 +1,153 @@
+"""A real gateway inside a test: real listeners, real ledger, real tokens."""
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from whygate.config import from_mapping
+from whygate.core import records
+from whygate.stores.reader import Reader
+from whygate.testing.billing import BillingServer
+from whygate.wiring import Gateway
+
+ISSUER = "https://idp.test.example"
+AUDIENCE = "whygate-test"
+POLICIES = Path(__file__).parents[2] / "policies"
+
+
+class Tokens:
+    """An identity provider's key, and tokens signed with it."""
+
+    def __init__(self) -> None:
+        self.key = ECKey.generate_key("P-256", {"kid": "test-1", "use": "sig", "alg": "ES256"})
+
+    def jwks(self) -> dict[str, Any]:
+        return {"keys": [self.key.as_dict(private=False)]}
+
+    def make(self, subject: str = "agent:support", *, key: ECKey | None = None, **changed: Any) -> str:
+        """A token for ``subject``; a claim given as None is left out."""
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 600} | changed
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return jwt.encode({"alg": "ES256", "kid": "test-1"}, claims, key or self.key)
+
+
+class Running:
+    """A gateway that runs in the test's own event loop."""
+
+    def __init__(self, gateway: Gateway, tokens: Tokens) -> None:
+        self.gateway = gateway
+        self.tokens = tokens
+        self.url = f"http://{gateway.config.listen}"
+        self.operators_url = f"http://{gateway.config.operators_listen}"
+        self.ledger = Path(gateway.config.ledger)
+
+    def headers(self, subject: str = "agent:support", **changed: Any) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.tokens.make(subject, **changed)}"}
+
+    async def open_task(self, *agents: str, **more: Any) -> dict[str, Any]:
+        """Open a task as a person."""
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(
+                f"{self.operators_url}/v1/tasks",
+                json={"agents": list(agents or ("agent:support",)), **more},
+                headers=self.headers("ada@example.com"),
+            )
+        assert answer.status_code == 201, answer.text
+        opened: dict[str, Any] = answer.json()
+        return opened
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records in the ledger so far, in order, read by a second connection."""
+        reader = Reader(self.ledger)
+        try:
+            return [msgspec.json.decode(data) for _, data in reader.since(0, 1_000_000)]
+        finally:
+            reader.close()
+
+    def decisions(self) -> list[dict[str, Any]]:
+        return [record for record in self.records() if record["kind"] == "decision"]
+
+    def decision(self, answer: httpx.Response) -> dict[str, Any]:
+        """The record behind an answer's ``whygate-decision`` header."""
+        (found,) = [one for one in self.decisions() if one["id"] == answer.headers["whygate-decision"]]
+        return found
+
+
+def settings(folder: Path, tools: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
+    """A configuration in ``folder``; what is not said is as in the demo."""
+    return {
+        "deployment": "test",
+        "listen": f"127.0.0.1:{free_port()}",
+        "operators_listen": f"127.0.0.1:{free_port()}",
+        "ledger": str(folder / "whygate.db"),
+        "policies": str(POLICIES),
+        "identities": {
+            "agents": [
+                {"id": "agent:support", "owner": "support@example.com", "roles": ["support-agent"]},
+                {"id": "agent:researcher", "owner": "support@example.com", "roles": ["researcher"]},
+                {"id": "agent:suspended", "status": "suspended", "roles": ["support-agent"]},
+                {"id": "agent:retired", "status": "retired", "roles": ["support-agent"]},
+                {"id": "host:runner", "type": "service_account", "roles": ["host"]},
+            ],
+            "issuers": [
+                {
+                    "issuer": ISSUER,
+                    "audiences": [AUDIENCE],
+                    "jwks": f"file:{folder / 'jwks.json'}",
+                    "algorithms": ["ES256"],
+                    "unlisted_as": "human",
+                }
+            ],
+            "task_openers": ["role:host"],
+        },
+        "tools": dict(tools),
+    } | changed
+
+
+def billing_tool(server: BillingServer, folder: Path) -> dict[str, Any]:
+    """The billing API as the gateway is told of it; its credential lies in a file."""
+    secret = folder / "billing.token"
+    secret.write_text(server.token, encoding="utf-8")
+    return {
+        "http": {"url": server.url, "credential": {"prefix": "Bearer ", "value": f"file:{secret}"}},
+        "operations": [
+            {"name": "invoice_get", "method": "GET", "path": "/invoices/{invoice_id}", "class": "read", "tier": "low"},
+            {"name": "refund", "method": "POST", "path": "/refunds", "class": "spend", "tier": "high"},
+            {"name": "customer_export", "method": "GET", "path": "/customers/export", "class": "read"},
+        ],
+    }
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, tools: Mapping[str, Any], *, tokens: Tokens | None = None, **changed: Any
+) -> AsyncIterator[Running]:
+    """Start a gateway in ``folder`` and stop it afterwards."""
+    tokens = tokens or Tokens()
+    (folder / "jwks.json").write_text(json.dumps(tokens.jwks()), encoding="utf-8")
+    gateway = Gateway(from_mapping(settings(folder, tools, **changed)))
+    await gateway.start()
+    try:
+        yield Running(gateway, tokens)
+    finally:
+        await gateway.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+__all__ = ["Running", "Tokens", "billing_tool", "free_port", "records", "running", "settings"]
