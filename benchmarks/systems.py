@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def stage(folder: Path, cores: Cores, names: list[str]) -> Iterator[Stage]:
-    """Start what ``names`` asks for, with upstream and collector. Raises ``NotStarted``."""
+def stage(folder: Path, cores: Cores, names: list[str], *, under: Sequence[str] = ()) -> Iterator[Stage]:
+    """Start what ``names`` asks for, with upstream and collector. Raises ``NotStarted``.
+
+    ``under``: a command before the gateway's own, such as a profiler's.
+    """
     found = free_ports(5)
     ports = dict(zip(("upstream", "sink", "nginx", "gateway", "operators"), found, strict=True))
     keys = gateway_files.Keys()
@@ -118,7 +121,7 @@ def stage(folder: Path, cores: Cores, names: list[str]) -> Iterator[Stage]:
             elif name == "nginx":
                 systems.append(_nginx(stack, folder, cores, ports))
             else:
-                systems.append(_gateway(stack, folder, cores, (keys, ports)))
+                systems.append(_gateway(stack, folder, cores, (keys, ports), under))
         for system in systems:
             system.sessions = _sessions(system, keys)
             (folder / f"sessions-{system.name}.json").write_text(json.dumps(system.sessions))
@@ -146,13 +149,17 @@ def _nginx(stack: contextlib.ExitStack, folder: Path, cores: Cores, ports: dict[
 
 
 def _gateway(
-    stack: contextlib.ExitStack, folder: Path, cores: Cores, given: tuple[gateway_files.Keys, dict[str, int]]
+    stack: contextlib.ExitStack,
+    folder: Path,
+    cores: Cores,
+    given: tuple[gateway_files.Keys, dict[str, int]],
+    under: Sequence[str],
 ) -> System:
     keys, ports = given
     inside, log = folder / "gateway", folder / "gateway.log"
     inside.mkdir()
     config = gateway_files.write(inside, keys, ports)
-    process = stack.enter_context(running(gateway_command(config), cores.system, log))
+    process = stack.enter_context(running([*under, *gateway_command(config)], cores.system, log))
     wait_for(process, ports["operators"], "/readyz", log)
     return System(name="gateway", port=ports["gateway"], path="/mcp/bench", process=process)
 
