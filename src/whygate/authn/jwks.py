@@ -225,7 +225,7 @@ class UrlKeys:
             self.check_at, self._good_until, self.problem = now + REFRESH, now + MAX_STALE, ""
         except KeysUnreadable as error:
             self.problem = f"the keys can't be fetched: {error}"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - callers wait for this: whatever goes wrong, they are refused, not broken
             self.problem = f"the keys can't be fetched ({type(error).__name__})"
         finally:
             self._task = None
