@@ -26,7 +26,7 @@ from whygate.flow.catalogue import Catalogue, Listed
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.policies import Policies
 from whygate.flow.tasks import Tasks
-from whygate.flow.world import RandomIds, SystemClock
+from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge, HttpTool
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
@@ -36,6 +36,7 @@ from whygate.serving import Listener
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
+from whygate.telemetry.status import status_path
 from whygate.transport.agents import AgentsApp
 from whygate.transport.origin import Origins
 
@@ -75,7 +76,7 @@ class Gateway:
         listeners = [Listener(agents, config.listen), Listener(operators, config.operators_listen, lifespan=True)]
         for listener in listeners:
             listener.check()
-        clock, new_ids = SystemClock(), RandomIds()
+        new_ids = RandomIds()
         path = Path(config.ledger)
         keys = load_or_create(path.parent / f"{path.name}.keys")
         loop = asyncio.get_running_loop()
@@ -90,24 +91,29 @@ class Gateway:
             on_failed=tell_failed,
         )
         self._undo.push_async_callback(asyncio.to_thread, ledger.close)
-        metrics = Metrics(status_path=Path(f"{path}.otlp-status"), ledger_failed=lambda: ledger.failed is not None)
+        metrics = Metrics(
+            version=__version__,
+            newest=lambda: ledger.newest,
+            failed=lambda: ledger.failed is not None,
+            projector=status_path(path) if config.telemetry.otlp else None,
+        )
         policies = Policies(ledger, new_ids)
         self.policy = await policies.bring_into_force(read_folder(Path(config.policies)))
-        tasks = Tasks(ledger, clock, new_ids, keys.trace, keys.digest)
+        tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
         gate = Gatekeeper(
             Surroundings(
                 ledger=ledger,
                 policies=policies,
                 tasks=tasks,
                 catalogue=self.catalogue,
-                clock=clock,
+                clock=ledger,
                 ids=new_ids,
                 digest_key=keys.digest,
                 observer=metrics,
                 deployment=config.deployment,
             )
         )
-        door = Door.from_config(config, clock)
+        door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
         metadata = f"{config.public_url.rstrip('/')}/.well-known/oauth-protected-resource"

@@ -1,4 +1,4 @@
-"""Time and ids from the world, for everything that takes them as a port."""
+"""Ids from the world, and times as numbers."""
 
 import datetime
 import os
@@ -9,21 +9,6 @@ from whygate.core import ids
 
 _POOL_IDS: Final = 512
 """Random bytes are fetched for this many ids at once: one system call instead of one for each."""
-
-
-class SystemClock:
-    """Wall-clock time that never runs backwards within the process: a step back holds it still until time catches up.
-
-    The ledger keeps the same promise across restarts, and records steps.
-    """
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def now(self) -> datetime.datetime:
-        """Aware UTC."""
-        self._last = max(self._last, time.time_ns() // 1000)
-        return from_us(self._last)
 
 
 class RandomIds:

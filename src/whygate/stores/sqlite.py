@@ -181,6 +181,11 @@ class SqliteLedger:
         return self._book.writer
 
     @property
+    def newest(self) -> int:
+        """Number of the newest record, durable or about to be."""
+        return self._book.seq
+
+    @property
     def failed(self) -> str | None:
         """Why nothing can be written any more; ``None`` while all is well."""
         return self._failed
