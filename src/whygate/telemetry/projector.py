@@ -1,0 +1,258 @@
+"""The projector: reads the ledger from a durable cursor and exports spans.
+
+Rules of this file:
+
+1. The cursor moves only after a collector took everything before it. While none does, it stands: nothing is lost.
+2. What is sent again is the same, span for span: what spans depend on is in the records and in the cursor.
+3. A call that has not ended holds nobody up: its spans are made when its completion is read.
+4. A span that no collector takes is counted and left out; but only where the collector takes others. One that refuses
+   whatever it is sent is the operator's to mend, and the cursor waits for that.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import tenacity
+
+from whygate.telemetry import status
+from whygate.telemetry.building import Builder, Built
+from whygate.telemetry.otlp import Encoder, Fate, Sent
+from whygate.telemetry.spans import Instance, Span
+
+BATCH: Final = 512
+"""Records in one round: about 1,000 spans and 1 MB, far below what collectors take by default (20 MB), and a round is
+short enough that stopping need not wait."""
+POLL_MIN_S: Final = 0.05
+POLL_MAX_S: Final = 0.2
+STATUS_EVERY_S: Final = 1.0
+BACKOFF_MAX_S: Final = 30.0
+DRAIN_S: Final = 5.0
+"""How long a projector that is told to stop goes on with what is there."""
+
+_log = logging.getLogger("whygate.projector")
+
+
+class _Head(msgspec.Struct):
+    id: str = ""
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def since(self, seq: int, limit: int) -> list[tuple[int, bytes]]:
+        """Up to ``limit`` records after ``seq``, in order, each with its number."""
+
+    def decision(self, id: str) -> bytes | None:  # noqa: A002  # ids are called id everywhere
+        """The decision record of this id, where there is one."""
+
+
+class Exporter(Protocol):
+    """Where requests go. ``otlp.Collector`` is the real one."""
+
+    def send(self, body: bytes) -> Sent: ...
+
+
+class Round(Enum):
+    """What one round came to."""
+
+    MOVED = "moved"
+    IDLE = "idle"
+    STUCK = "stuck"
+
+
+class _Stuck(Exception):
+    """The collector takes nothing at the moment."""
+
+    def __init__(self, sent: Sent) -> None:
+        super().__init__(sent.note)
+        self.sent = sent
+
+
+class Projector:
+    """One ledger's projector. ``step`` is one round; ``run`` goes on until told to stop. Belongs to one thread."""
+
+    def __init__(
+        self,
+        source: Source,
+        exporter: Exporter,
+        encoder: Encoder,
+        ledger: Path,
+        *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._source = source
+        self._exporter = exporter
+        self._encoder = encoder
+        self._cursor_path = status.cursor_path(ledger)
+        self._status_path = status.status_path(ledger)
+        self._wall_us = wall_us
+        self._refused: set[str] = set()
+        """Spans of the present round that no collector takes: left out when the round is tried again."""
+        self._checked = False
+        self._begin(status.load_cursor(self._cursor_path))
+        self.status = status.Status(seq=self._cursor.seq)
+        self.after_s = 0.0
+        """After a round that was stuck: how long the collector asked to wait."""
+
+    def _begin(self, cursor: status.Cursor) -> None:
+        self._cursor = cursor
+        self._builder = Builder(self._source.decision, [Instance(ran.writer, ran.host, ran.ip) for ran in cursor.ran])
+
+    def run(self, stop: threading.Event) -> None:
+        """Export until ``stop``, then what is left, as long as the collector takes it and a few seconds at the most."""
+        patient = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda done: done is Round.STUCK),
+            wait=self._wait,
+            sleep=tenacity.sleep_using_event(stop),
+            stop=tenacity.stop_when_event_set(stop),
+            retry_error_callback=lambda _: Round.STUCK,
+        )
+        poll_s, wrote_s = POLL_MIN_S, float("-inf")
+        while not stop.is_set():
+            done = patient(self._try)
+            now_s = time.monotonic()
+            if now_s - wrote_s >= STATUS_EVERY_S:
+                wrote_s = now_s
+                self._write_status()
+            if done is Round.IDLE:
+                stop.wait(poll_s)
+                poll_s = min(poll_s * 2, POLL_MAX_S)
+            else:
+                poll_s = POLL_MIN_S
+        until_s = time.monotonic() + DRAIN_S
+        while self._try() is Round.MOVED and time.monotonic() < until_s:
+            pass
+        self._write_status()
+
+    def step(self) -> Round:
+        """One round: read, build, send, move the cursor. Raises what the source raises."""
+        self._check_ledger()
+        batch = self._source.since(self._cursor.seq, BATCH)
+        if not batch:
+            self._tell(waiting_since_us=0, trouble="")
+            return Round.IDLE
+        built = self._builder.build(batch)
+        try:
+            taken = self._deliver(built.spans)
+        except _Stuck as stuck:
+            self.after_s = stuck.sent.after_s
+            self._tell_stuck(built.oldest_us, str(stuck))
+            return Round.STUCK
+        # Dying here: the collector has the spans and the cursor does not know. They go out again, the same.
+        self._builder.keep(built)
+        self._move(batch[-1], built)
+        self._count(built, taken)
+        return Round.MOVED
+
+    def _try(self) -> Round:
+        try:
+            return self.step()
+        except Exception as error:  # noqa: BLE001  # a busy or damaged ledger: the cursor stands, and the lag shows
+            _log.exception("a round failed in an unforeseen way")
+            self.after_s = 0.0
+            self._tell_stuck(0, f"internal: {type(error).__name__}")
+            return Round.STUCK
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Exponential with full jitter, so that many gateways don't come back at once; never sooner than asked for."""
+        return max(self.after_s, tenacity.wait_random_exponential(multiplier=0.2, max=BACKOFF_MAX_S)(state))
+
+    def _check_ledger(self) -> None:
+        """Once, at start: a cursor of another ledger would skip what this one holds."""
+        if self._checked:
+            return
+        seq = self._cursor.seq
+        newest = self._source.since(seq - 1, 1) if seq else []
+        # A later number alone says that old records were pruned, not that the ledger is another.
+        if seq and (not newest or (newest[0][0] == seq and _id(newest[0][1]) != self._cursor.id)):
+            _log.warning("the cursor at %d is not of this ledger: starting over", seq)
+            self._begin(status.Cursor())
+            self._tell(seq=0)
+        self._checked = True
+
+    def _deliver(self, made: list[Span]) -> Sent:
+        """Send all of ``made``, in halves where a collector refuses the whole. Raises ``_Stuck``."""
+        rejected, note = 0, ""
+        wanted = [span for span in made if span.span_id not in self._refused]
+        parts = [wanted] if wanted else []
+        while parts:
+            part = parts.pop()
+            sent = self._exporter.send(self._encoder.encode(part))
+            if sent.fate is Fate.TAKEN:
+                rejected += sent.rejected
+                note = sent.note or note
+            elif sent.fate is Fate.LATER or not self._takes_anything():
+                raise _Stuck(sent)
+            elif len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            else:
+                self._refused.add(part[0].span_id)
+                _log.error("left out the span %s of trace %s: %s", part[0].span_id, part[0].trace_id, sent.note)
+        return Sent(fate=Fate.TAKEN, rejected=rejected, note=note)
+
+    def _takes_anything(self) -> bool:
+        """Whether the collector takes a request with nothing in it: if not, its refusals say nothing of our spans."""
+        return self._exporter.send(b"").fate is Fate.TAKEN
+
+    def _move(self, last: tuple[int, bytes], built: Built) -> None:
+        ran = tuple(status.Ran(writer=one.writer, host=one.host, ip=one.ip) for one in built.instances.values())
+        self._cursor = status.Cursor(seq=last[0], id=_id(last[1]), ran=ran)
+        try:
+            status.save_cursor(self._cursor_path, self._cursor)
+        except OSError:
+            # Going on is right: what a lost cursor costs is to send the same again.
+            _log.exception("the cursor could not be written")
+
+    def _count(self, built: Built, taken: Sent) -> None:
+        """The round is over: into the log and the status with it."""
+        if taken.rejected or taken.note:
+            _log.warning("the collector took a request and dropped %d of its spans: %s", taken.rejected, taken.note)
+        for seq, why in built.unreadable:
+            _log.error("no span could be made of record %d: %s", seq, why)
+        if self.status.trouble:
+            _log.info("exporting again")
+        before, refused = self.status, len(self._refused)
+        self._tell(
+            seq=self._cursor.seq,
+            waiting_since_us=0,
+            trouble="",
+            exported=before.exported + len(built.spans) - taken.rejected - refused,
+            rejected=before.rejected + taken.rejected,
+            refused=before.refused + refused,
+            unreadable=before.unreadable + len(built.unreadable),
+        )
+        self._refused.clear()
+
+    def _tell(self, **changes: int | str) -> None:
+        self.status = msgspec.structs.replace(self.status, **changes)
+
+    def _tell_stuck(self, oldest_us: int, trouble: str) -> None:
+        if not self.status.trouble:
+            _log.warning("not exporting: %s", trouble)
+        self._tell(waiting_since_us=oldest_us or self.status.waiting_since_us, trouble=trouble)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        self._tell(updated_us=self._wall_us())
+        try:
+            status.save_status(self._status_path, self.status)
+        except OSError as error:
+            _log.warning("the status could not be written: %s", error)
+
+
+def _id(data: bytes) -> str:
+    """The id of a record of whatever kind; empty where it can't be read."""
+    try:
+        return _HEAD.decode(data).id
+    except msgspec.MsgspecError:
+        return ""
