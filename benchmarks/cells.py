@@ -1,13 +1,14 @@
 """One cell: one system under one load, with everything that is read off meanwhile."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.measures import Cell
-from benchmarks.processes import ROOT, core_times, on_core, pss_mib
+from benchmarks.processes import ROOT, core_times, cpu_s, on_core, pss_mib, tree
 from benchmarks.systems import Stage, System, drained
 
 DRAIN_WITHIN_S = 120.0
@@ -28,15 +29,25 @@ class Snapshot:
     roles: dict[str, float]
     system: tuple[float, float]
     load: tuple[float, float]
+    ours_s: float
+    """CPU time of everything that this run started."""
 
 
 def _snapshot(stage: Stage, system: System) -> Snapshot:
     roles = system.cpu_s() if system.measured else {}
-    return Snapshot(roles, core_times(stage.cores.system), core_times(stage.cores.load))
+    ours_s = sum(cpu_s(pid) for pid in tree(os.getpid()))
+    return Snapshot(roles, core_times(stage.cores.system), core_times(stage.cores.load), ours_s)
 
 
 def _busy(before: tuple[float, float], after: tuple[float, float]) -> float:
     return (after[0] - before[0]) / max(after[1] - before[1], 1e-9)
+
+
+def _others(begin: Snapshot, end: Snapshot) -> float:
+    """The share of both cores that went to processes which are not ours. The kernel's own work is in it, some percent."""
+    worked = end.system[0] - begin.system[0] + end.load[0] - begin.load[0]
+    there = end.system[1] - begin.system[1] + end.load[1] - begin.load[1]
+    return max(worked - (end.ours_s - begin.ours_s), 0.0) / max(there, 1e-9)
 
 
 def measure(stage: Stage, system: System, in_flight: int, repeat: int, times: Times) -> Cell:
@@ -61,6 +72,7 @@ def measure(stage: Stage, system: System, in_flight: int, repeat: int, times: Ti
         pss_mib=pss,
         system_busy=_busy(begin.system, end.system),
         load_busy=_busy(begin.load, end.load),
+        others_busy=_others(begin, end),
         notes=list(said["examples"]),
     )
     _compare(cell, "calls that reached the upstream", stage.calls_upstream() - upstream_before)

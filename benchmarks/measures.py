@@ -42,6 +42,8 @@ class Cell:
     system_busy: float = 0.0
     load_busy: float = 0.0
     """Share of the measured time that each of the two cores worked."""
+    others_busy: float = 0.0
+    """Share of both cores that went to whoever has nothing to do with the run."""
     lag_calls: int = 0
     """Calls whose spans had not arrived when the load ended."""
     drain_s: float = 0.0
@@ -80,6 +82,7 @@ def _median(group: Sequence[Cell]) -> Cell:
         pss_mib=middle(cell.pss_mib for cell in group),
         system_busy=middle(cell.system_busy for cell in group),
         load_busy=middle(cell.load_busy for cell in group),
+        others_busy=middle(cell.others_busy for cell in group),
         lag_calls=round(middle(cell.lag_calls for cell in group)),
         drain_s=middle(cell.drain_s for cell in group),
         notes=[note for cell in group for note in cell.notes],
@@ -100,6 +103,6 @@ def as_json(cell: Cell) -> dict[str, Any]:
     plain["cpu_us"] = {role: round(value, 1) for role, value in cell.cpu_us.items()}
     for name, digits in (("seconds", 3), ("calls_per_s", 1), ("p50_ms", 3), ("p99_ms", 3), ("pss_mib", 1)):
         plain[name] = round(plain[name], digits)
-    for name in ("system_busy", "load_busy", "drain_s"):
+    for name in ("system_busy", "load_busy", "others_busy", "drain_s"):
         plain[name] = round(plain[name], 3)
     return plain

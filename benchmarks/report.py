@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+NOISY = 0.05
+"""Above this share of both cores, what others did shows in the numbers."""
 SATURATED = 0.95
 """Above this share the load's core was the limit: the system could have done more."""
 
@@ -85,6 +87,11 @@ def show(console: Console, machine: dict[str, Any], cells: Sequence[Cell]) -> No
     )
     for line in projection_lines(cells):
         console.print(line)
+    noisy = max((cell.others_busy for cell in cells), default=0.0)
+    if noisy > NOISY:
+        console.print(
+            f"Others took up to {noisy:.0%} of the cores meanwhile: the numbers are worth little.", style="yellow"
+        )
     console.print(machine_line(machine), style="dim", highlight=False, soft_wrap=True)
 
 
