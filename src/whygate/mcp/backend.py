@@ -3,16 +3,27 @@
 Both look alike to the edge: a request goes in, an HTTP-shaped answer comes out.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from whygate.core.calls import Tool
 from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.mcp.envelope import Envelope
-from whygate.transport.upstream import Upstreams
+from whygate.transport.upstream import READ_TIMEOUT_S, Upstreams
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many processes of one stdio server may run, and for how long with nothing to do."""
+
+    processes: int = 128
+    per_principal: int = 16
+    idle_s: float = 1800.0
+    """Longer than a person's lunch breaks an agent's work off for; a legacy session is lost with its process."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +34,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     """The gateway's own credential for it, resolved. Never shown."""
     command: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    cwd: str = ""
+    env: Mapping[str, str] = {}
+    """Variables for the command, resolved. Never shown."""
+    cwd: Path | str = ""
+    read_timeout_s: float = READ_TIMEOUT_S
+    """Between two messages, never in total."""
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if bool(self.url) == bool(self.command):
@@ -32,6 +47,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Server(name={self.name!r}, url={self.url!r}, command={self.command!r})"
+
+
+class Catalogue(Protocol):
+    """The tools as the operator classified them."""
+
+    def find(self, server: str, name: str) -> Tool | None:
+        """The tool of this name; ``None`` where there can be none."""
+
+    def learn(self, server: str, names: Iterable[str]) -> None:
+        """Remember names that the upstream itself mentioned."""
 
 
 class Outgoing(msgspec.Struct, kw_only=True):

@@ -10,17 +10,15 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
-
-import msgspec
 
 from whygate.core.calls import Fault, Tool, ToolCall
 from whygate.core.identity import ANONYMOUS, Principal, Status
 from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Completion, Gate, Identifier
 from whygate.mcp import refusals
-from whygate.mcp.backend import Answered, Backend, HttpBackend, Outgoing, Refused, Server
+from whygate.mcp.backend import Answered, Backend, Catalogue, HttpBackend, Outgoing, Refused, Server
 from whygate.mcp.envelope import (
     DECIDED,
     INTERNAL_ERROR,
@@ -38,33 +36,24 @@ from whygate.mcp.passing import Passing
 from whygate.mcp.relay import Open, Stream, tell
 from whygate.mcp.sessions import Bindings
 from whygate.mcp.splices import upward as spliced
-from whygate.mcp.stdio import Limits, StdioBackend
+from whygate.mcp.stdio import StdioBackend
 from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, BodyTooLarge, ClientGone, Exchange
 from whygate.transport.headers import downward, upward
 from whygate.transport.origin import Origins
 from whygate.transport.refusals import answer_headers
-from whygate.transport.upstream import READ_TIMEOUT_S, UpstreamError, Upstreams
+from whygate.transport.upstream import UpstreamError, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 """What the Python SDK's server takes by default; a larger call is a file transfer in disguise."""
+DRAIN_CAP_BYTES: Final = 64 * 1024 * 1024
+DRAIN_S: Final = 5.0
+"""For a body that is refused: enough for an honest mistake to see its answer, no more."""
 RESULT_CAP_BYTES: Final = 16 * 1024 * 1024
 EVENTS: Final = "text/event-stream"
 _METHODS: Final = frozenset(("POST", "GET", "DELETE"))
 
 _log = logging.getLogger("whygate.mcp")
-
-Lookup = Callable[[str, str], Tool | None]
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator may want otherwise."""
-
-    resource_metadata: str
-    """URL of the protected resource metadata (RFC 9728); ``{server}`` in it becomes the server's name."""
-    read_timeout_s: float = READ_TIMEOUT_S
-    """Between two messages of an upstream, never in total."""
-    limits: Limits = Limits()
 
 
 class Turn:
@@ -92,39 +81,39 @@ class McpEdge:
         servers: Mapping[str, Server],
         identifier: Identifier,
         gate: Gate,
-        catalogue: Lookup,
+        catalogue: Catalogue,
+        *,
         origins: Origins,
-        options: Options,
+        resource_metadata: str,
     ) -> None:
         self._identifier = identifier
         self._gate = gate
         self._catalogue = catalogue
         self._origins = origins
-        self._options = options
+        self._resource_metadata = resource_metadata
         self._servers = dict(servers)
         self._backends: dict[str, Backend] = {}
-        self._upstreams: Upstreams | None = None
+        self._pools: dict[float, Upstreams] = {}
         self._bindings = Bindings()
         self._passing = Passing(gate, self._bindings)
 
     async def start(self) -> None:
-        """Open the pool of connections. Processes start when somebody needs them."""
-        self._upstreams = Upstreams(read_timeout_s=self._options.read_timeout_s)
-        limits = self._options.limits
+        """Open the pools of connections. Processes start when somebody needs them."""
         for name, server in self._servers.items():
-            self._backends[name] = (
-                HttpBackend(server, self._upstreams)
-                if server.url
-                else StdioBackend(server, limits, read_timeout_s=self._options.read_timeout_s)
-            )
+            if server.url:
+                pool = self._pools.get(server.read_timeout_s)
+                if pool is None:
+                    pool = self._pools[server.read_timeout_s] = Upstreams(read_timeout_s=server.read_timeout_s)
+                self._backends[name] = HttpBackend(server, pool)
+            else:
+                self._backends[name] = StdioBackend(server)
 
     async def close(self) -> None:
         """Stop every process and close every connection. Calls in flight fail, and are completed as failed."""
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
-        self._backends.clear()
         self._passing.close()
-        if self._upstreams is not None:
-            await self._upstreams.close()
+        for pool in self._pools.values():
+            await pool.close()
 
     async def __call__(self, server_name: str, exchange: Exchange) -> None:
         turn = Turn(exchange)
@@ -172,6 +161,7 @@ class McpEdge:
         try:
             turn.body = await exchange.body(BODY_CAP_BYTES)
         except BodyTooLarge:
+            await exchange.drain(DRAIN_CAP_BYTES, DRAIN_S)
             return Wrong(Code.REQUEST_TOO_LARGE, f"the cap is {BODY_CAP_BYTES} bytes")
         if b"authorization" in heads.twice:
             return Wrong(Code.AGENT_UNAUTHENTICATED, "two Authorization headers", rpc=REFUSED)
@@ -196,7 +186,7 @@ class McpEdge:
         asked = ""
         args: dict[str, Any] = {}
         if envelope.method == "tools/call" and turn.server and isinstance(params.get("name"), str):
-            tool = self._catalogue(turn.server, params["name"])
+            tool = self._catalogue.find(turn.server, params["name"])
             asked = params["name"][:128] if tool is None else ""
             arguments = params.get("arguments")
             args = arguments if isinstance(arguments, dict) else {}
@@ -232,7 +222,7 @@ class McpEdge:
         return await self._gate.admit(self._call(turn))
 
     async def _answer(self, turn: Turn, admission: Admission) -> None:
-        metadata = self._options.resource_metadata.replace("{server}", turn.server)
+        metadata = self._resource_metadata.replace("{server}", turn.server)
         reply = refusals.refusal(admission, turn.envelope, turn.wrong, metadata)
         await turn.exchange.respond(reply.status, reply.headers, reply.body)
 
@@ -264,7 +254,7 @@ class McpEdge:
         if not admission.allowed:
             await self._answer(turn, admission)
             return
-        opened = Open(self._gate, admission, turn.envelope, turn.server)
+        opened = Open(self._gate, self._catalogue, admission, turn.envelope)
         watch = Watch(turn.exchange, cancels=turn.envelope.modern)
         try:
             await self._forward(turn, opened)

@@ -11,6 +11,12 @@ from whygate.mcp.splices import items, name_of
 PRIVATE = msgspec.Raw(b'"private"')
 
 
+def names(result: Parts) -> list[str]:
+    """The names of all tools in the result of a ``tools/list``, as far as it can be read."""
+    tools = items(result["tools"]) if "tools" in result else None
+    return [] if tools is None else [name for tool in tools if (name := name_of(tool)) is not None]
+
+
 def filtered(result: Parts, visible: Callable[[str], bool], *, modern: bool) -> tuple[dict[str, Any], int] | None:
     """The result of a ``tools/list`` with the tools that ``visible`` (told a tool's name) agrees to, and how many it
     did not; ``None`` where the result can't be read, since what can't be read can't be filtered.

@@ -16,6 +16,7 @@ from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Completion, Gate
 from whygate.mcp import frames, lists, refusals, splices
+from whygate.mcp.backend import Catalogue
 from whygate.mcp.envelope import Envelope
 from whygate.transport.asgi import Exchange, Header
 
@@ -27,13 +28,14 @@ _CREDENTIAL: Final = frozenset((401, 407))
 class Open:
     """An admitted call that has not been completed yet."""
 
-    __slots__ = ("_gate", "admission", "done", "envelope", "held", "server", "status")
+    __slots__ = ("_catalogue", "_gate", "admission", "done", "envelope", "held", "server", "status")
 
-    def __init__(self, gate: Gate, admission: Admission, envelope: Envelope, server: str) -> None:
+    def __init__(self, gate: Gate, catalogue: Catalogue, admission: Admission, envelope: Envelope) -> None:
         self._gate = gate
+        self._catalogue = catalogue
         self.admission = admission
         self.envelope = envelope
-        self.server = server
+        self.server = admission.call.server
         self.done = False
         self.held = False
         """Its answer will come on another stream of the session."""
@@ -87,6 +89,7 @@ class Open:
         return splices.downward(data, made, _encode(self.admission.answer))
 
     def _filtered(self, result: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], int] | None:
+        self._catalogue.learn(self.server, lists.names(result))
         seen = sight(self._gate, self.admission.call.principal, self.server)
         return lists.filtered(result, seen, modern=self.envelope.modern)
 

@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-import msgspec
-
 from whygate.core.reasons import Code
 from whygate.mcp import frames, refusals, splices
 from whygate.mcp.backend import Answered, Outgoing, Refused, Server
@@ -34,14 +32,6 @@ _STATUS: Final = {str(METHOD_NOT_FOUND): 404} | {str(code): 400 for code in (INV
 """HTTP statuses that the modern era gives to errors (2026-07-28, basic/transports, "Error Responses")."""
 
 _log = logging.getLogger("whygate.mcp.stdio")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many processes of one server may run, and for how long with nothing to do."""
-
-    processes: int = 128
-    per_principal: int = 16
-    idle_s: float = 1800.0
 
 
 class Whole:
@@ -122,10 +112,10 @@ class _Seat:
 class StdioBackend:
     """All processes of one configured server."""
 
-    def __init__(self, server: Server, limits: Limits, *, read_timeout_s: float) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._limits = limits
-        self._timeout_s = read_timeout_s
+        self._limits = server.limits
+        self._timeout_s = server.read_timeout_s
         self._sessions: dict[str, _Seat] = {}
         self._shared: dict[str, _Seat] = {}
         self._lock = asyncio.Lock()

@@ -3,6 +3,8 @@
 Raw on purpose: every call passes here.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -81,6 +83,19 @@ class Exchange:
                 raise BodyTooLarge
             parts.append(part)
         return b"".join(parts)
+
+    async def drain(self, cap_bytes: int, timeout_s: float) -> None:
+        """Take in what is left of a body that was refused, within bounds, and forget it. A client that sends all before
+        it reads would otherwise see its connection reset instead of the answer (RFC 9112 section 9.6).
+        """
+        left = cap_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b"")) + 1
+                    if not message.get("more_body", False):
+                        return
 
     async def gone(self) -> None:
         """Return when the client has closed the connection. Call only after ``body``."""
