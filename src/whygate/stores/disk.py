@@ -157,7 +157,7 @@ class Disk:
         for expected, (seq, digest, data, _) in zip(range(last, 0, -1), newest, strict=False):
             if seq != expected:
                 raise LedgerDamaged(f"the ledger {self.path} lacks record {expected}: restore it from a copy")
-            if leaf_hash(data) != digest:
+            if not isinstance(data, bytes) or leaf_hash(data) != digest:
                 raise LedgerDamaged(
                     f"record {seq} of the ledger {self.path} is not what was hashed: restore it from a copy"
                 )
