@@ -144,7 +144,9 @@ async def _refused(
     around: Operators, request: Request[Any, Any, Any], principal: Principal, fault: Fault
 ) -> Response[bytes]:
     client = request.client.host if request.client else ""
-    call = ToolCall(protocol="whygate", method="tasks/open", principal=principal, client=client, faults=(fault,))
+    call = ToolCall(
+        protocol="whygate", method="tasks/open", public=True, principal=principal, client=client, faults=(fault,)
+    )
     admission = await around.gate.admit(call)
     return _problem(admission.answer, around.resource_metadata)
 

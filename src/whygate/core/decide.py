@@ -75,9 +75,10 @@ def _decide(call: ToolCall, facts: Facts, policy: PolicySet, trace: Trace) -> De
 def _gates(call: ToolCall) -> Decision | None:
     found = list(call.faults)
     principal = call.principal
-    if not principal.authenticated:
+    if not principal.authenticated and not found:
+        # Whoever read the credential says more exactly what is wrong with it; this is for a call that nobody looked at.
         found.append(Fault(code=Code.AGENT_UNAUTHENTICATED, note="nobody signed in"))
-    elif principal.status is not Status.ACTIVE:
+    if principal.status is not Status.ACTIVE:
         found.append(Fault(code=Code.AGENT_RETIRED if principal.status is Status.RETIRED else Code.AGENT_SUSPENDED))
     if not call.public:
         if call.tool is None:

@@ -14,6 +14,8 @@ Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 Header = tuple[bytes, bytes]
 
+DISCARD_BYTES: Final = 64 * 1024 * 1024
+"""Of a body above its cap, so much is read for the sake of an explanation; then the connection breaks."""
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
@@ -63,6 +65,7 @@ class Exchange:
         """The whole body. Raises ``BodyTooLarge`` above the cap and ``ClientGone`` where it never came whole."""
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > cap_bytes:
+            await self._discard(0)
             raise BodyTooLarge
         message = await self._receive()
         if message["type"] != "http.request":
@@ -80,6 +83,8 @@ class Exchange:
             part = message.get("body", b"")
             size += len(part)
             if size > cap_bytes:
+                parts.clear()
+                await self._discard(size)
                 raise BodyTooLarge
             parts.append(part)
         return b"".join(parts)
@@ -96,6 +101,14 @@ class Exchange:
                     left -= len(message.get("body", b"")) + 1
                     if not message.get("more_body", False):
                         return
+
+    async def _discard(self, size: int) -> None:
+        """Read the rest and forget it: a client that is still sending would see a broken connection instead of why."""
+        more = True
+        while more and size <= DISCARD_BYTES:
+            message = await self._receive()
+            size += len(message.get("body", b""))
+            more = message["type"] == "http.request" and message.get("more_body", False)
 
     async def gone(self) -> None:
         """Return when the client has closed the connection. Call only after ``body``."""
