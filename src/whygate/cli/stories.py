@@ -1,0 +1,365 @@
+"""The story of one decision: from records to a value that says everything. Pure; ``printing`` puts it on a screen.
+
+Rules of this file:
+
+1. A story holds what the records hold. What a client merely claimed stands apart from what was verified.
+2. What is not known is said to be unknown: a missing completion, a code of a later version, a policy that was not kept.
+3. ``whygate why --json`` prints these structs. Fields are added, never renamed.
+"""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from whygate.cli import rule_text, words
+from whygate.core.decision import Evaluation
+from whygate.core.identity import Actor
+from whygate.core.reasons import Code
+from whygate.core.records import (
+    AnyRecord,
+    CompletionRecord,
+    DecisionRecord,
+    LifeRecord,
+    PolicyRecord,
+    TaskRecord,
+)
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """All fields are always there in JSON, so that a program need not ask which."""
+
+
+class Who(_Part, frozen=True, kw_only=True):
+    id: str
+    type: str
+    proof: str
+    credential: str
+    issuer: str
+    owner: str
+    roles: tuple[str, ...]
+    on_behalf_of: tuple[Actor, ...]
+    address: str
+
+
+class What(_Part, frozen=True, kw_only=True):
+    method: str
+    protocol: str
+    revision: str
+    tool: str
+    """``server/name``; empty where the method names no tool, or none that there is."""
+    asked: str
+    """The name that the caller used, where no such tool is in the catalogue. Untrusted."""
+    server: str
+    tool_class: str = msgspec.field(name="class")
+    tier: str
+    arguments: str
+    """Keyed digest."""
+    request: str
+
+
+class Where(_Part, frozen=True, kw_only=True):
+    task: str
+    workflow: str
+    incident: str
+    claimed_workflow: str
+    claimed_incident: str
+    session: str
+    hop: int
+    trace_id: str
+    span_id: str
+    foreign_trace: str
+    """The trace that the call came with, where it is not the task's: linked, never joined."""
+
+
+class Rule(_Part, frozen=True, kw_only=True):
+    """The rule that decided."""
+
+    policy: str
+    version: int
+    rule: str
+    digest: str
+    why: str
+    source: rule_text.RuleText | None
+    """``None``: the ledger does not hold the text of that policy set."""
+
+
+class Asked(_Part, frozen=True, kw_only=True):
+    """One rule's answer."""
+
+    policy: str
+    version: int
+    rule: str
+    effect: str
+    result: str
+    code: str
+    note: str
+    mode: str
+    decided: bool
+
+
+class Told(_Part, frozen=True, kw_only=True):
+    """What the agent was told."""
+
+    note: str
+    next: str
+    next_words: str
+
+
+class End(_Part, frozen=True, kw_only=True):
+    """What became of the call."""
+
+    state: str
+    """``not_sent``, ``answered``, ``failed``, ``unknown``, ``open`` or ``elsewhere``."""
+    words: str
+    status: int = 0
+    is_error: bool = False
+    error: str = ""
+    code: str = ""
+    bytes: int = 0
+    digest: str = ""
+    hidden: int = 0
+    duration_us: int = 0
+    remedy: str = ""
+    record: str = ""
+
+
+class Story(_Part, frozen=True, kw_only=True):
+    """One decision, told."""
+
+    id: str
+    seq: int
+    time: datetime.datetime
+    writer: str
+    outcome: str
+    effect: str
+    code: str
+    meaning: str
+    """Of the code."""
+    explanation: str
+    """The record's own words for operators: the deciding rule's ``why``, or what exactly was wrong."""
+    who: Who
+    what: What
+    where: Where
+    rule: Rule | None
+    evaluations: tuple[Asked, ...]
+    requires: tuple[dict[str, Any], ...]
+    """What a challenge wants: each of these would do."""
+    told: Told
+    remedy: str
+    """What an operator or owner can do now; empty where nothing is to be done."""
+    end: End
+    policy_digest: str
+    duration_us: int
+    mode: str
+    enforcement: str
+
+    @property
+    def headline(self) -> str:
+        """The answer, in one line."""
+        return f"{self.outcome.upper()} {subject_of_call(self.what)} — {self.code}"
+
+
+class Event(_Part, frozen=True, kw_only=True):
+    """A record that is no decision: what happened, and its details."""
+
+    id: str
+    seq: int
+    time: datetime.datetime
+    kind: str
+    headline: str
+    details: dict[str, str]
+
+
+UNKNOWN_CODE: Final = "A code that this version does not know; the outcome says what it came to."
+
+
+def tell(
+    record: DecisionRecord, completion: CompletionRecord | None = None, texts: Mapping[str, str] | None = None
+) -> Story:
+    """The story of a decision. ``texts`` are the files of the policy set in force, where the ledger has them."""
+    entry = words.entry_of(record.reason.code)
+    subject, context = record.subject, record.context
+    claimed = context.claimed
+    return Story(
+        id=record.id,
+        seq=record.seq,
+        time=record.time,
+        writer=record.writer,
+        outcome=record.outcome,
+        effect=record.effect,
+        code=record.reason.code,
+        meaning=entry.meaning if entry is not None else UNKNOWN_CODE,
+        explanation=record.reason.admin,
+        who=Who(
+            id=subject.id,
+            type=subject.type,
+            proof=subject.proof,
+            credential=subject.credential,
+            issuer=subject.issuer,
+            owner=subject.owner,
+            roles=subject.roles,
+            on_behalf_of=subject.on_behalf_of,
+            address=record.client.address,
+        ),
+        what=_what(record),
+        where=Where(
+            task=context.task,
+            workflow=context.workflow,
+            incident=context.incident,
+            claimed_workflow=claimed.workflow if claimed is not None else "",
+            claimed_incident=claimed.incident if claimed is not None else "",
+            session=context.session,
+            hop=context.hop,
+            trace_id=context.trace_id,
+            span_id=context.span_id,
+            foreign_trace=context.link.trace_id if context.link is not None else "",
+        ),
+        rule=_rule(record, texts or {}),
+        evaluations=tuple(_asked(each, record) for each in record.evaluations),
+        requires=record.requires,
+        told=Told(note=record.reason.user, next=record.next, next_words=words.NEXT.get(record.next, record.next)),
+        remedy=entry.remedy if entry is not None else "",
+        end=_end(record, completion),
+        policy_digest=record.policy.digest,
+        duration_us=record.duration_us,
+        mode=record.mode,
+        enforcement=record.enforcement,
+    )
+
+
+def subject_of_call(what: What) -> str:
+    """The call in a few words: method, and the tool by whichever name there is."""
+    return " ".join(part for part in (what.method, name_of_tool(what)) if part)
+
+
+def name_of_tool(what: What) -> str:
+    if what.tool:
+        return what.tool
+    if what.asked:
+        return f"{what.server}/{what.asked}" if what.server else what.asked
+    return what.server
+
+
+def _what(record: DecisionRecord) -> What:
+    return What(
+        method=record.action.name,
+        protocol=record.action.protocol,
+        revision=record.context.revision,
+        tool=record.resource.id,
+        asked=record.resource.asked,
+        server=record.resource.server,
+        tool_class=record.action.class_,
+        tier=record.resource.tier,
+        arguments=record.arguments.digest,
+        request=record.context.request,
+    )
+
+
+def _rule(record: DecisionRecord, texts: Mapping[str, str]) -> Rule | None:
+    by = record.determined_by
+    if by is None:
+        return None
+    source = rule_text.find(texts, by)
+    # An error's explanation says more than the rule does; everywhere else it is the rule's own `why`.
+    why = source.why if source is not None and source.why else record.reason.admin
+    return Rule(policy=by.policy, version=by.version, rule=by.rule, digest=by.digest, why=why, source=source)
+
+
+def _asked(each: Evaluation, record: DecisionRecord) -> Asked:
+    by = record.determined_by
+    return Asked(
+        policy=each.policy,
+        version=each.version,
+        rule=each.rule,
+        effect=each.effect,
+        result=each.result,
+        code=each.code,
+        note=each.note,
+        mode=each.mode,
+        decided=by is not None and (by.policy, by.rule) == (each.policy, each.rule),
+    )
+
+
+def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
+    if completion is None:
+        return _without_completion(record)
+    entry = words.entry_of(completion.code) if completion.code else None
+    facts: dict[str, Any] = {
+        "status": completion.status,
+        "is_error": completion.is_error,
+        "error": completion.error,
+        "code": completion.code,
+        "bytes": completion.result.bytes,
+        "digest": completion.result.digest,
+        "hidden": completion.hidden,
+        "duration_us": completion.duration_us,
+        "remedy": entry.remedy if entry is not None else "",
+        "record": completion.id,
+    }
+    if completion.code == Code.OUTCOME_UNKNOWN:
+        return End(state="unknown", words=Code.OUTCOME_UNKNOWN.entry.meaning, **facts)
+    if completion.code in {Code.UPSTREAM_FAILED, Code.UPSTREAM_TIMEOUT}:
+        told = entry.meaning if entry is not None else completion.code
+        return End(state="failed", words=f"{told} {_measured(completion)}", **facts)
+    said = entry.meaning if entry is not None else completion.code
+    return End(state="answered", words=f"{_answered(completion)} {said}".strip(), **facts)
+
+
+def _without_completion(record: DecisionRecord) -> End:
+    if record.effect != "allow":
+        return End(state="not_sent", words="Not sent to the tool.")
+    if record.enforcement != "gateway":
+        return End(state="elsewhere", words="Carried out by another enforcement point; its end is not known here.")
+    return End(state="open", words="Sent; no end is recorded yet. It may still be running.")
+
+
+def _measured(completion: CompletionRecord) -> str:
+    parts = [f"HTTP status {completion.status}"] if completion.status else []
+    parts.append(f"after {words.duration(completion.duration_us)}")
+    if completion.error:
+        parts.append(f"error {completion.error}")
+    return f"({', '.join(parts)})"
+
+
+def _answered(completion: CompletionRecord) -> str:
+    status = f"HTTP status {completion.status}, " if completion.status else ""
+    error = f" ({completion.error})" if completion.error else ""
+    how = f"Answered with an error{error}" if completion.is_error else "Answered"
+    text = f"{how}: {status}{words.size(completion.result.bytes)}, after {words.duration(completion.duration_us)}."
+    if completion.hidden:
+        text += f" {words.counted(completion.hidden, 'entry', 'entries')} that the caller may not see were left out."
+    return text
+
+
+def event(record: AnyRecord) -> Event:
+    """A record that is no decision, told in one line and its details."""
+    headline, details = record.kind, dict[str, str]()
+    if isinstance(record, TaskRecord):
+        task = record.task
+        headline = f"TASK {record.event} {task.id} by {record.subject.id}"
+        details = {
+            "usable by": ", ".join(task.agents),
+            "workflow": task.workflow,
+            "incident": task.incident,
+            "until": words.moment(task.expires_at) if task.expires_at is not None else "",
+            "trace": task.trace_id,
+            "opened": "by the gateway itself: the call named no task" if task.derived else "",
+        }
+    elif isinstance(record, PolicyRecord):
+        files = f"{words.counted(len(record.files), 'file')}"
+        headline = f"POLICY {record.event.replace('_', ' ')} ({files})"
+        details = {
+            "digest": record.digest,
+            "files": ", ".join(file.name for file in record.files),
+            "errors": "; ".join(record.errors),
+        }
+    elif isinstance(record, CompletionRecord):
+        headline = f"COMPLETION of {record.decision}"
+        details = {"answer": _answered(record), "code": record.code}
+    elif isinstance(record, LifeRecord):
+        headline = record.kind.upper().replace("_", " ")
+        details = {name: str(value) for name, value in sorted(record.data.items())}
+    details = {name: value for name, value in details.items() if value}
+    return Event(id=record.id, seq=record.seq, time=record.time, kind=record.kind, headline=headline, details=details)
