@@ -17,6 +17,8 @@ from whygate.config.settings import Config, Section
 from whygate.config.shapes import split_address
 
 PREFIX: Final = "WHYGATE_"
+MAX_KEYS: Final = 100_000
+"""Thousands of agents fit; a few lines of anchors that multiply each other do not."""
 Location: TypeAlias = tuple[str | int, ...]
 Finding: TypeAlias = tuple[Location, str, str]
 """Where in the tree, what is wrong, and the fix."""
@@ -106,7 +108,10 @@ def _parse(text: str, places: _Places) -> dict[str, Any]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problem = Problem(key="", where=f"{places.name}{line}", what="is no YAML", fix=error.problem or "mend it")
         raise ConfigError([problem]) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except RecursionError:
+        fix = "take out the anchor that contains itself"
+        raise ConfigError([Problem(key="", where=places.name, what="never ends", fix=fix)]) from None
+    except (yaml.YAMLError, ValueError):
         raise ConfigError([Problem(key="", where=places.name, what="is no YAML", fix="mend it")]) from None
     finally:
         loader.dispose()
@@ -119,6 +124,9 @@ def _parse(text: str, places: _Places) -> dict[str, Any]:
 
 def _mark(node: yaml.Node, at: Location, places: _Places, twice: list[Finding]) -> None:
     """Note the line of every key, and keys that stand twice: YAML would silently take the last one."""
+    if len(places.known) > MAX_KEYS:
+        problem = Problem(key="", where=places.name, what=f"has more than {MAX_KEYS} keys", fix="use fewer anchors")
+        raise ConfigError([problem])
     places.known.setdefault(at, places.line(node.start_mark.line + 1))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -274,7 +282,8 @@ def _between(tree: dict[str, Any]) -> Iterator[Finding]:
             yield (*at, "issuer"), "is not under identities.issuers", "add the issuer there, or mend the spelling"
     listen = tree.get("listen", "127.0.0.1:8700")
     if listen == tree.get("operators_listen", "127.0.0.1:8701") and not str(listen).endswith(":0"):
-        yield ("operators_listen",), "is the address of the agents' listener", "give operators an address of their own"
+        key = "operators_listen" if "operators_listen" in tree else "listen"
+        yield (key,), "would be the address of both listeners", "give operators an address of their own"
     if "public_url" not in tree and isinstance(listen, str) and _any_address(listen):
         yield (
             ("public_url",),

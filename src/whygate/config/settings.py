@@ -13,7 +13,6 @@ checked even where single values are wrong, so that all problems come at once.
 import fnmatch
 import json
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -134,7 +133,7 @@ class Mcp(Section):
         default=None, min_length=1, description="Program and arguments; started without a shell."
     )
     env: dict[str, SecretRef] = Field(
-        default={}, description="Environment of the program, by reference. It inherits nothing else of ours."
+        default={}, description="Environment of the program, by reference, beside `PATH` and the like."
     )
     cwd: FilePath | None = Field(default=None, description="Where it runs.")
     url: Url | None = Field(default=None, description="Where it answers (Streamable HTTP).")
@@ -181,7 +180,9 @@ def _called(data: dict[str, Any]) -> str:
 
 
 class Config(Section):
-    """The whole configuration. Built by ``load`` or ``from_mapping``, which check what holds between settings too."""
+    """The whole configuration."""
+
+    # Built by `load` or `from_mapping`, which check what holds between settings as well.
 
     deployment: Line = Field(default="local", description="Your name for this installation; rules see it.")
     listen: Address = Field(default="127.0.0.1:8700", description="Where agents call.")
@@ -209,16 +210,12 @@ class Config(Section):
         plain = self.model_dump(mode="json", by_alias=True)
         return sha256_digest(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
 
-    @property
-    def hosts(self) -> frozenset[str]:
-        """Values of ``Host`` that agents may use, in lower case."""
-        return frozenset((urlsplit(self.public_url).netloc.lower(), *self.allowed_hosts))
-
 
 def schema() -> dict[str, Any]:
     """The published JSON Schema (2020-12) of ``whygate.yaml``."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Config.model_json_schema(by_alias=True),
-        "title": "whygate.yaml",
-    }
+    whole = Config.model_json_schema(by_alias=True)
+    for section in (whole, *whole["$defs"].values()):
+        for each in section.get("properties", {}).values():
+            if "patternProperties" in each:
+                each["additionalProperties"] = False  # a name of another shape is refused here as it is there
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "whygate.yaml"}
