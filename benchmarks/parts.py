@@ -4,13 +4,14 @@ machines: each number is the best of several rounds, so what else the machine do
 
 import argparse
 import asyncio
+import datetime
 import gc
 import logging
 import sys
 import tempfile
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.policies import Policies
 from whygate.flow.ports import Admission, Completion, StoredTask
 from whygate.flow.tasks import Tasks
-from whygate.flow.world import RandomIds, SystemClock
+from whygate.flow.world import RandomIds
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry import otlp, spans
 
@@ -50,7 +51,7 @@ Row = tuple[str, str, str]
 
 
 class NoLedger:
-    """Takes everything and keeps the last of each kind: what the flow costs without a disk."""
+    """Takes everything and keeps the last of each kind: what the flow costs without a disk. A clock as well."""
 
     def __init__(self) -> None:
         self.last: dict[str, AnyRecord] = {}
@@ -70,6 +71,9 @@ class NoLedger:
 
     def policy_in_force(self) -> str:
         return ""
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
 
 
 class NoObserver:
@@ -122,16 +126,16 @@ def best_us(work: Callable[[], object], each: int = 1) -> float:
     return min(timer.repeat(ROUNDS, number)) / number / each * 1e6
 
 
-def gatekeeper(ledger: Any, texts: dict[str, str]) -> Gatekeeper:
-    clock, new_ids = SystemClock(), RandomIds()
+def gatekeeper(ledger: NoLedger, texts: dict[str, str]) -> Gatekeeper:
+    new_ids = RandomIds()
     policies = Policies(ledger, new_ids)
     asyncio.run(policies.bring_into_force(texts))
     around = Surroundings(
         ledger=ledger,
         policies=policies,
-        tasks=Tasks(ledger, clock, new_ids, b"t" * 32, b"d" * 32),
+        tasks=Tasks(ledger, ledger, new_ids, b"t" * 32, b"d" * 32),
         catalogue=Catalogue({}),
-        clock=clock,
+        clock=ledger,
         ids=new_ids,
         digest_key=b"d" * 32,
         observer=NoObserver(),
@@ -151,14 +155,14 @@ def sample() -> tuple[DecisionRecord, CompletionRecord]:
     decision, completion = ledger.last["decision"], ledger.last["completion"]
     assert isinstance(decision, DecisionRecord)
     assert isinstance(completion, CompletionRecord)
-    decision.time = completion.time = SystemClock().now()
+    decision.time = completion.time = NoLedger().now()
     decision.seq, decision.writer = 1_000_000, completion.id
     return decision, completion
 
 
 def deciding() -> list[Row]:
     rows = []
-    facts = Facts(now=SystemClock().now(), task=None, deployment="bench")
+    facts = Facts(now=NoLedger().now(), task=None, deployment="bench")
     asked = call()
     for count in (10, 100, 1000):
         policy: PolicySet = load(gateway_files.policy_texts(count))
@@ -220,10 +224,10 @@ def projecting() -> list[Row]:
     ]
 
 
-def appending(folder: Path, seconds: float) -> list[Row]:
+def appending(folder: Path, seconds: float, levels: Sequence[int] = LEVELS) -> list[Row]:
     template, _ = sample()
     rows = []
-    for level in LEVELS:
+    for level in levels:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             rows.append(uvloop.run(_append(Path(place) / "ledger.db", template, level, seconds)))
     return rows

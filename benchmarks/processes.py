@@ -129,6 +129,19 @@ def cpu_s(pid: int) -> float:
     return 0.0
 
 
+def threads(pid: int) -> dict[str, tuple[float, int]]:
+    """CPU seconds and context switches of each thread of a process, by name and number."""
+    found: dict[str, tuple[float, int]] = {}
+    for task in Path(f"/proc/{pid}/task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name = f"{(task / 'comm').read_text().strip()} {task.name}"
+            ran_s = int((task / "schedstat").read_text().split()[0]) / 1e9
+            lines = (task / "status").read_text().splitlines()
+            switches = sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+            found[name] = (ran_s, switches)
+    return found
+
+
 def pss_mib(pids: Sequence[int]) -> float:
     """Proportional set size: pages that several processes share count once in the sum."""
     total_kib = 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import gateway_files, machine, measures, wire
+from benchmarks import gateway_files, machine, measures, parts, wire
 from benchmarks.load import FIRST_ID, Requests, check
 from benchmarks.measures import Cell
 from benchmarks.report import complaints
@@ -176,6 +176,16 @@ def test_the_disk_is_looked_at(tmp_path: Path) -> None:
     assert machine.file_system(Path("/proc")) == "proc"
 
 
+def test_the_parts_are_those_of_a_permitted_call(tmp_path: Path) -> None:
+    """The call that the parts are timed with goes through the real flow, is permitted, and is written durably."""
+    decision, completion = parts.sample()
+    assert (decision.outcome, decision.resource.id) == ("permitted", gateway_files.TOOL)
+    assert len(decision.evaluations) == len(gateway_files.APPLYING)
+    assert completion.decision == decision.id
+    rows = parts.appending(tmp_path, 0.05, levels=(2,))
+    assert [row[0] for row in rows] == ["ledger append, 2 in flight"]
+
+
 # --- a run ---
 
 
@@ -211,3 +221,13 @@ def test_a_short_run_measures_nginx_beside_the_bare_upstream(tmp_path: Path) -> 
         assert 0 < each["p50_ms"] <= each["p99_ms"]
         assert each["wrong"] == 0
     assert all(each["cpu_us"]["nginx"] > 0 and each["pss_mib"] > 0 for each in cells if each["system"] == "nginx")
+
+
+@pytest.mark.slow
+def test_a_short_run_measures_the_gateway(tmp_path: Path) -> None:
+    """Every call is decided, answered right, and has its spans, once."""
+    found = bench(tmp_path, "gateway")
+    assert found["right"] is True
+    cells = found["cells"]
+    assert isinstance(cells, list)
+    assert all(each["cpu_us"]["gateway"] > 0 and each["cpu_us"]["projector"] > 0 for each in cells)
