@@ -197,4 +197,5 @@ def _next_steps(made: Starter) -> None:
     # Plain: markup and wrapping would end up in the client's file. The key stays out of what gets pasted and committed.
     print('     "time": {"url": "' + made.url + '", "headers": {"Authorization": "Bearer <the key>"}}\n')
     console.print(f"  3. Say what it may do, and why:  [bold]{escape(str(made.policy))}[/]")
+    console.print(f"     and check that it does:  [bold]whygate policy test {escape(str(made.policy.parent))}[/]")
     console.print("\nThe `time` server needs the package mcp-server-time:  pip install 'whygate\\[demo]'")
