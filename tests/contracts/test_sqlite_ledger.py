@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -487,3 +488,19 @@ async def test_the_ledger_can_be_read_by_hand(rig: SqliteRig) -> None:
     assert row[0] == 2
     assert row[2:7] == (call.id.replace("-", ""), "permitted", "role.permitted", "agent-1", "s/read")
     assert json.loads(row[7])["time"][:19] == row[1][:19]
+
+
+async def test_the_manual_can_be_followed(rig: SqliteRig) -> None:
+    """Each query of docs/ledger.md runs on a ledger of this version."""
+    await rig.ledger.append(kit.opened(), kit.decision(task="t-1"))
+    manual = (Path(kit.__file__).parents[2] / "docs" / "ledger.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", manual, re.DOTALL)
+    other = sqlite3.connect(f"file:{rig.path}?mode=ro", uri=True)
+    if sqlite3.sqlite_version_info < (3, 41):
+        other.create_function("unhex", 1, bytes.fromhex)
+    for query in queries:
+        other.execute(query).fetchall()
+    tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+    other.close()
+    assert len(queries) > 5
+    assert tables == set(re.findall(r"^\| `(\w+)`", manual, re.MULTILINE)) | {"sqlite_sequence"} & tables
