@@ -53,7 +53,10 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _files(root: Path, real: Path, errors: list[PolicyError]) -> Iterator[tuple[str, Path]]:
-    for folder, folders, files in os.walk(root, onerror=lambda wrong: errors.append(_error(str(root), _why(wrong)))):
+    def unreadable(wrong: OSError) -> None:
+        errors.append(_error(str(root), _why(wrong)))  # os.walk would pass over it in silence
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(folder)
         linked = [here / name for name in folders if (here / name).is_symlink()]

@@ -61,7 +61,7 @@ def check(path: Source, as_json: AsJson = False) -> None:
 
 
 @app.command(name="test")
-def test_command(path: Source, as_json: AsJson = False) -> None:
+def run_tests(path: Source, as_json: AsJson = False) -> None:
     """Run the tests that the policies carry, each against the whole set."""
     policies = _load(path, as_json)
     results = run(policies)

@@ -226,7 +226,7 @@ def _told(said: str, words: frozenset[str]) -> str:
 def _findings(source: str, said: str) -> tuple[Wrong, ...]:
     found = []
     for line, column, message in _PLACED.findall(said):
-        text = re.sub(r" \(in container '.*?'\)", "", message).strip()
+        text = re.sub(r" \(in container '.*?'\)", "", message).partition(" expecting {")[0].strip()
         offset = Place(int(line), int(column) - 1).offset(source)
         if (unknown := _UNDECLARED.fullmatch(text)) is not None:
             # The compiler points at the dot or the bracket after a name: point at the name.

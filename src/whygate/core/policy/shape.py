@@ -41,9 +41,10 @@ def _approver(text: str) -> str:
 
 
 def _moment(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError("a time is a text such as 2026-01-05T12:00:00Z")  # noqa: TRY004  pydantic collects ValueErrors
-    made = datetime.datetime.fromisoformat(value)
+    try:
+        made = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("a time is written as 2026-01-05T12:00:00Z") from None
     if made.tzinfo is None:
         raise ValueError("a time needs its zone: 2026-01-05T12:00:00Z")
     return made.astimezone(datetime.UTC)

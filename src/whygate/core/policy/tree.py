@@ -124,6 +124,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield key >> 3, value
             continue
         size, at = (8, at) if wire == 1 else (4, at) if wire == 5 else _varint(data, at)
+        if at + size > len(data):
+            raise IndexError("cut off")
         yield key >> 3, data[at : at + size]
         at += size
 
