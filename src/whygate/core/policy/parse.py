@@ -22,6 +22,8 @@ from whygate.core.policy.match import ToolSelector
 from whygate.core.policy.model import UNMET, CompiledRule, Policy, PolicySet, TestCase
 from whygate.core.reasons import Code
 
+__all__ = ["DENY_CODES", "TEST_NOW", "PolicyErrors", "load"]
+
 DENY_CODES: Final = frozenset(
     {
         Code.POLICY_EXPLICIT_DENY,
