@@ -321,16 +321,29 @@ async def test_a_filtered_list_keeps_bytes_order_and_cursor_and_is_private(upstr
 
 
 async def test_a_modern_client_that_leaves_cancels_the_upstreams_work(up: Gateway, upstream: Canned) -> None:
-    """2026-07-28: closing the connection is the cancellation."""
+    """2026-07-28: closing the stream is the cancellation, and reaches the upstream as such."""
     upstream.hold = asyncio.Event()
-    async with up.raw() as client:
+    upstream.headers = EVENTS
+    upstream.answer = lambda _: [b": working\n\n", b"never"]
+    async with up.raw() as client, client.stream("POST", "/up", json=call(), headers=routing()) as answer:
+        await anext(answer.aiter_raw())
+    done = await up.gate.completions.get()
+    assert (done.is_error, done.error, done.status) == (True, "client_gone", 200)
+    await upstream.left.wait()
+
+
+async def test_a_modern_client_that_leaves_before_any_answer_is_completed_at_once(upstream: Canned) -> None:
+    """The record does not wait for the upstream."""
+    gate = FakeGate()
+    upstream.hold = asyncio.Event()
+    async with _up(upstream, gate) as up, up.raw() as client:
         asking = asyncio.create_task(client.post("/up", json=call(), headers=routing()))
         await upstream.arrived.wait()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    done = await up.gate.completions.get()
+        done = await gate.completions.get()
+        upstream.hold.set()
     assert (done.is_error, done.error) == (True, "client_gone")
-    await upstream.left.wait()
 
 
 async def test_a_legacy_client_that_leaves_cancels_nothing(up: Gateway, upstream: Canned) -> None:

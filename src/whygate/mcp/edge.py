@@ -46,9 +46,6 @@ from whygate.transport.upstream import UpstreamError, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 """What the Python SDK's server takes by default; a larger call is a file transfer in disguise."""
-DRAIN_CAP_BYTES: Final = 64 * 1024 * 1024
-DRAIN_S: Final = 5.0
-"""For a body that is refused: enough for an honest mistake to see its answer, no more."""
 RESULT_CAP_BYTES: Final = 16 * 1024 * 1024
 EVENTS: Final = "text/event-stream"
 _METHODS: Final = frozenset(("POST", "GET", "DELETE"))
@@ -161,7 +158,6 @@ class McpEdge:
         try:
             turn.body = await exchange.body(BODY_CAP_BYTES)
         except BodyTooLarge:
-            await exchange.drain(DRAIN_CAP_BYTES, DRAIN_S)
             return Wrong(Code.REQUEST_TOO_LARGE, f"the cap is {BODY_CAP_BYTES} bytes")
         if b"authorization" in heads.twice:
             return Wrong(Code.AGENT_UNAUTHENTICATED, "two Authorization headers", rpc=REFUSED)

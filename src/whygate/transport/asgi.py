@@ -3,8 +3,6 @@
 Raw on purpose: every call passes here.
 """
 
-import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -88,19 +86,6 @@ class Exchange:
                 raise BodyTooLarge
             parts.append(part)
         return b"".join(parts)
-
-    async def drain(self, cap_bytes: int, timeout_s: float) -> None:
-        """Take in what is left of a body that was refused, within bounds, and forget it. A client that sends all before
-        it reads would otherwise see its connection reset instead of the answer (RFC 9112 section 9.6).
-        """
-        left = cap_bytes
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while left > 0:
-                    message = await self._receive()
-                    left -= len(message.get("body", b"")) + 1
-                    if not message.get("more_body", False):
-                        return
 
     async def _discard(self, size: int) -> None:
         """Read the rest and forget it: a client that is still sending would see a broken connection instead of why."""
