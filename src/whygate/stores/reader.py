@@ -3,7 +3,7 @@
 Rules of this file:
 
 1. Each question costs what its answer costs, not what the ledger holds: by index, by number, or by following links.
-   ``tests/contracts/test_ledger.py`` asks SQLite for its plan.
+   ``tests/contracts/test_ledger_reader.py`` asks SQLite for its plan.
 2. What is returned comes from the stored bytes. The other columns only find them.
 """
 
