@@ -29,7 +29,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     on_behalf_of: tuple[str, ...]
     method: str
     tool: str
-    """By whichever name there is; untrusted where the tool is unknown."""
+    """``server/name``; of an unknown one the server and, in quotation marks, what the caller said; else the server."""
     tool_class: str = msgspec.field(name="class")
     tier: str
     outcome: str

@@ -56,8 +56,8 @@ class Lazy(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         for name in COMMANDS:
             self.get_command(ctx, name)  # so that a slip of the hand gets a suggestion
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, load(name) if name is not None else command, rest
+        called, _, rest = super().resolve_command(ctx, args)
+        return called, load(called) if called is not None else None, rest
 
 
 def _version(wanted: bool) -> None:

@@ -26,6 +26,8 @@ from whygate.core.reasons import Outcome
 
 LABEL: Final = 9
 INDENT: Final = " " * LABEL
+DIGEST: Final = 24
+"""Characters of a digest that is there to be recognised; JSON has all of it."""
 MAX_RULES: Final = 40
 """Rules listed; JSON has them all."""
 
@@ -54,11 +56,7 @@ def story(console: Console, told: Story, now: datetime.datetime, ledger: str = "
     _rules(console, told)
     if told.requires:
         _row(console, "Wanted", [Text(line) for line in map(_requirement, told.requires)])
-    _row(
-        console,
-        "Told",
-        [Text(f"“{plain(told.told.note)}” — it {told.told.next_words} (next: {plain(told.told.next)}).")],
-    )
+    _row(console, "Told", [_told(told)])
     _row(console, "Became", _became(told.end))
     _row(console, "Now", [Text(line) for line in _now(told)])
     _row(console, "Look", [Text(line) for line in _look(told, ledger)])
@@ -112,7 +110,7 @@ def _what(told: Story) -> list[Text]:
         facts.append(f"tier {what.tier}")
     lines = [text, Text(plain("; ".join(facts)))]
     if what.arguments:
-        lines.append(Text(f"arguments {plain(what.arguments)} (keyed digest)"))
+        lines.append(Text(f"arguments {plain(what.arguments)[:DIGEST]}… (keyed digest)"))
     return lines
 
 
@@ -223,18 +221,22 @@ def _requirement(need: dict[str, Any]) -> str:
     return plain(f"{text} (rule {need.get('policy', '')}/{need.get('rule', '')})")
 
 
+def _told(told: Story) -> Text:
+    said = told.told
+    after = f" — it {plain(said.next_words)} (next: {plain(said.next)})." if said.next_words else ""
+    return Text(f"“{plain(said.note)}”{after}")
+
+
 def _became(end: End) -> list[Text]:
     style = {"failed": "red", "unknown": "red"}.get(end.state, "red" if end.is_error else "")
-    lines = [Text(plain(end.words), style)]
-    if end.remedy:
-        lines.append(Text(plain(end.remedy)))
-    return lines
+    return [Text(plain(end.words), style)]
 
 
 def _now(told: Story) -> list[str]:
     """What can be done, by whoever reads this."""
-    if told.remedy:
-        return [told.remedy]
+    remedies = [remedy for remedy in (told.remedy, told.end.remedy) if remedy]
+    if remedies:
+        return remedies
     if told.effect == "allow":
         return ["Nothing has to be done."]
     return [f"Nothing here. The agent {told.told.next_words}."]

@@ -1,13 +1,20 @@
 """Chains on a screen: a tree, one line for each call, and more for those that were refused."""
 
+from typing import Final
+
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from whygate.cli.chains import Call, Chain, summary
 from whygate.cli.printing import outcome_words
-from whygate.cli.screen import put
+from whygate.cli.screen import NARROWEST, put
 from whygate.cli.words import duration, moment, offset, plain
+
+GUIDE: Final = 4
+"""Columns that each level of the tree takes."""
+HANGING: Final = 11
+"""Under the outcome: the column of times stays clear."""
 
 
 def chain(console: Console, told: Chain, ledger: str = "") -> None:
@@ -17,15 +24,26 @@ def chain(console: Console, told: Chain, ledger: str = "") -> None:
     before: tuple[str, tuple[str, ...]] | None = None
     for call in told.calls:
         who = (call.subject, call.on_behalf_of)
-        label = _line(call)
+        width = console.width - GUIDE * (call.depth + 1)
+        label = _wrapped(console, _line(call), width, HANGING)
         for detail in _details(call, changed=who != before):
-            label.append("\n")
-            label.append_text(detail)
+            label.append("\n  ")
+            label.append_text(_wrapped(console, detail, width - 2, 2))
         branches[call.id] = branches[call.parent].add(label)
         before = who
     console.print(tree)
     console.print()
     footer(console, told, ledger)
+
+
+def _wrapped(console: Console, text: Text, width: int, hanging: int) -> Text:
+    """``text`` in lines of at most ``width``, the second and later ones indented: a tree's own wrapping loses the indent."""
+    if text.cell_len <= width:
+        return text
+    lines = text.wrap(console, max(NARROWEST, width - hanging))
+    for line in lines:
+        line.rstrip()
+    return Text("\n" + " " * hanging).join(lines)
 
 
 def footer(console: Console, told: Chain, ledger: str) -> None:
@@ -77,10 +95,10 @@ def _details(call: Call, *, changed: bool) -> list[Text]:
     lines = []
     if changed:
         behalf = f", on behalf of {', '.join(map(plain, call.on_behalf_of))}" if call.on_behalf_of else ""
-        lines.append(Text(f"  as {plain(call.subject)}{behalf}", "italic"))
+        lines.append(Text(f"as {plain(call.subject)}{behalf}", "italic"))
     if not call.allowed:
-        lines.append(Text(f"  {plain(call.note)}"))
-        lines.append(Text(f"  {call.id}", "dim"))
+        lines.append(Text(plain(call.note, 1000)))
+        lines.append(Text(call.id, "dim"))
     elif call.end.state in {"failed", "unknown", "open"} or call.end.is_error:
-        lines.append(Text(f"  {plain(call.end.words)}"))
+        lines.append(Text(plain(call.end.words)))
     return lines

@@ -16,7 +16,7 @@ import msgspec
 from whygate.cli import rule_text, words
 from whygate.core.decision import Evaluation
 from whygate.core.identity import Actor
-from whygate.core.reasons import Code
+from whygate.core.reasons import Code, Next
 from whygate.core.records import (
     AnyRecord,
     CompletionRecord,
@@ -105,6 +105,7 @@ class Told(_Part, frozen=True, kw_only=True):
     note: str
     next: str
     next_words: str
+    """What the agent may or has to do now; empty where nothing was asked of it."""
 
 
 class End(_Part, frozen=True, kw_only=True):
@@ -219,7 +220,7 @@ def tell(
         rule=_rule(record, texts or {}),
         evaluations=tuple(_asked(each, record) for each in record.evaluations),
         requires=record.requires,
-        told=Told(note=record.reason.user, next=record.next, next_words=words.NEXT.get(record.next, record.next)),
+        told=_told(record),
         remedy=entry.remedy if entry is not None else "",
         end=_end(record, completion),
         policy_digest=record.policy.digest,
@@ -235,11 +236,20 @@ def subject_of_call(what: What) -> str:
 
 
 def name_of_tool(what: What) -> str:
+    """As policies and records name it; what only the caller said stands in quotation marks, so that no name can pass for
+    anything else.
+    """
     if what.tool:
         return what.tool
     if what.asked:
-        return f"{what.server}/{what.asked}" if what.server else what.asked
+        return f"{what.server}/“{what.asked}”" if what.server else f"“{what.asked}”"
     return what.server
+
+
+def _told(record: DecisionRecord) -> Told:
+    allowed = record.effect == "allow" and record.next == Next.NONE
+    said = "" if allowed else words.NEXT.get(record.next, record.next)
+    return Told(note=record.reason.user, next=record.next, next_words=said)
 
 
 def _what(record: DecisionRecord) -> What:
@@ -316,11 +326,12 @@ def _without_completion(record: DecisionRecord) -> End:
 
 
 def _measured(completion: CompletionRecord) -> str:
-    parts = [f"HTTP status {completion.status}"] if completion.status else []
-    parts.append(f"after {words.duration(completion.duration_us)}")
+    parts = [f"After {words.duration(completion.duration_us)}"]
+    if completion.status:
+        parts.append(f"HTTP status {completion.status}")
     if completion.error:
         parts.append(f"error {completion.error}")
-    return f"({', '.join(parts)})"
+    return f"{'; '.join(parts)}."
 
 
 def _answered(completion: CompletionRecord) -> str:

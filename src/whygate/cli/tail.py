@@ -164,8 +164,8 @@ def _printer(as_json: bool) -> Callable[[DecisionRecord], None]:
 
 def _line(console: Console, record: DecisionRecord) -> None:
     told = stories.tell(record)
-    # Local date and zone are in nobody's way here: UTC, as everywhere else.
-    text = Text.assemble((f"{record.time:%H:%M:%S}.{record.time.microsecond // 1000:03d}Z ", "dim"))
+    # UTC, as everywhere; without the year, which is in nobody's doubt.
+    text = Text.assemble((f"{record.time:%m-%d %H:%M:%S}.{record.time.microsecond // 1000:03d}Z ", "dim"))
     mark = outcome_words(record.outcome)
     mark.pad_right(max(0, 13 - len(mark)))
     text.append_text(mark)
