@@ -61,6 +61,8 @@ FOUND = [
     ("nobody to approve", with_rule("- {id: a, tools: ['*'], permit: {require: {human: {approvers: []}}}, why: w}"), [("[]}}}, why", "must not be empty")]),
     ("bad duration", with_rule("- {id: a, tools: ['*'], permit: {require: {human: {approvers: [x], within: 10 min}}}, why: w}"), [("10 min}}},", "a duration is")]),
     ("bad narrowing", with_rule("- {id: a, tools: ['*'], permit: {require: {human: {approvers: [x], narrow: [amount]}}}, why: w}"), [("amount]}}}", "name an argument by its path")]),
+    ("self approval", with_rule("- {id: a, tools: ['*'], permit: {require: {human: {approvers: [x], not: [owner]}}}, why: w}"), [("[owner]", "never approves its own call")]),
+    ("bad zone", policy(rule("a", "permit: {}", "now.getHours('Mars/North') > 8")), [("'Mars/Nort", "can't read this text")]),
     ("empty authn", with_rule("- {id: a, tools: ['*'], permit: {require: {authn: {}}}, why: w}"), [("{}}}, why:", "max_age")]),
     ("budgets", policy(rule("a", "permit: {}"), more="budgets:\n  - {id: b, tools: ['*'], sum: args.a, per: 24h, max: 5}\n"), [("budgets:", "budgets are not supported yet")]),
     ("budget of no shape", policy(rule("a", "permit: {}"), more="budgets:\n  - {id: b}\n"), [("{id: b}", "`max` is missing")]),

@@ -194,11 +194,15 @@ def activation(values: Mapping[str, Any]) -> Any:
 
 
 def constant_fails(function: str, text: str) -> bool:
-    """Whether ``function`` fails on this constant whatever the call: a bad pattern, time or duration in a rule."""
+    """Whether ``function`` fails on this constant whatever the call: a bad pattern, time, duration or time zone."""
     literal = json.dumps(text)
-    made = BASE.check(
-        f"''.matches({literal})" if function == "matches" else f"{function}({literal}) == {function}({literal})"
-    )
+    if function == "matches":
+        asked = f"''.matches({literal})"
+    elif function in {"timestamp", "duration"}:
+        asked = f"{function}({literal}) == {function}({literal})"
+    else:
+        asked = f"now.{function}({literal}) >= 0"
+    made = BASE.check(asked)
     if not isinstance(made, Checked):
         return False
     return isinstance(Condition(made, "").holds(activation({"now": _ANY_TIME})), str)

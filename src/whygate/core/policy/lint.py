@@ -12,7 +12,12 @@ from whygate.core.policy.tree import Node
 _CONSTANT_ARGUMENT: Final = {"matches": 1, "replace": 2}
 """Functions, and how many of their arguments must be constants: a pattern of the agent's choosing is compiled at each
 evaluation, and a replacement of its choosing multiplies a text by another."""
-_PARSED: Final = frozenset({"matches", "timestamp", "duration"})
+_ZONED: Final = (
+    *("getFullYear", "getMonth", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear"),
+    *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
+)
+_PARSED: Final = frozenset({"matches", "timestamp", "duration", *_ZONED})
+"""Functions that read a text: a constant that they can't read would fail on every call, so it fails at load."""
 
 
 def lint(checked: Checked, constants: frozenset[str] = frozenset()) -> tuple[Wrong, ...]:

@@ -40,6 +40,12 @@ def _approver(text: str) -> str:
     return text
 
 
+def _never_itself(excluded: list[str]) -> list[str]:
+    if "requester" not in excluded:
+        raise ValueError("the requester never approves its own call: `not` always names it")
+    return excluded
+
+
 def _moment(value: Any) -> Any:
     try:
         made = datetime.datetime.fromisoformat(value)
@@ -84,7 +90,9 @@ class Human(_Shape):
 
     approvers: Approvers
     quorum: Count = 1
-    not_: list[Literal["requester", "owner"]] = Field(alias="not", default=["requester"])
+    not_: Annotated[list[Literal["requester", "owner"]], AfterValidator(_never_itself)] = Field(
+        alias="not", default=["requester"]
+    )
     within: Duration = "10m"
     narrow: list[Annotated[str, AfterValidator(_narrowable)]] = []
 
