@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line for every request
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    _watch_stdin(stop)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # A terminal sends Ctrl-C to the gateway and to us; the gateway still has calls to end, and then closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if _watch_stdin(stop) else lambda *_: stop.set())
     try:
         reader = Reader(chosen.ledger)
     except LedgerUnavailable as error:
@@ -75,14 +75,14 @@ def headers(environment: Mapping[str, str]) -> dict[str, str]:
     return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
 
 
-def _watch_stdin(stop: threading.Event) -> None:
-    """Stop when stdin closes; where it is no pipe (a terminal, ``/dev/null``), nobody speaks to us through it."""
+def _watch_stdin(stop: threading.Event) -> bool:
+    """Stop when stdin closes. Whether it is watched: where it is no pipe (a terminal, ``/dev/null``), nobody holds it."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (AttributeError, OSError, ValueError):
-        return
+        return False
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        return
+        return False
 
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):
@@ -90,6 +90,7 @@ def _watch_stdin(stop: threading.Event) -> None:
         stop.set()
 
     threading.Thread(target=watch, name="whygate-stdin", daemon=True).start()
+    return True
 
 
 if __name__ == "__main__":

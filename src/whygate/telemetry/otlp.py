@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
@@ -141,9 +141,11 @@ class Collector:
         sent = {"content-type": "application/x-protobuf", "user-agent": "whygate", **(headers or {})}
         if compress:
             sent["content-encoding"] = "gzip"
-        options: dict[str, Any] = {"headers": sent, "timeout": timeout_s}
+        # The system's trust store, so that an operator's own authority needs no setting of ours. Plain HTTP has nothing to
+        # verify, and httpx would load its own store for it (20 ms); redirects are not followed.
+        trust = ssl.create_default_context() if otlp.startswith("https:") else False
         # No proxy by a variable that somebody set for something else: spans go where the configuration says.
-        self._client = httpx.Client(trust_env=False, verify=ssl.create_default_context(), **options)
+        self._client = httpx.Client(headers=sent, timeout=timeout_s, trust_env=False, verify=trust)
 
     def close(self) -> None:
         self._client.close()

@@ -23,7 +23,7 @@ import tenacity
 from whygate.telemetry import status
 from whygate.telemetry.building import Builder, Built
 from whygate.telemetry.otlp import Encoder, Fate, Sent
-from whygate.telemetry.spans import Instance, Span
+from whygate.telemetry.spans import Instance
 
 BATCH: Final = 512
 """Records in one round: about 1,000 spans and 1 MB, far below what collectors take by default (20 MB), and a round is
@@ -32,8 +32,10 @@ POLL_MIN_S: Final = 0.05
 POLL_MAX_S: Final = 0.2
 STATUS_EVERY_S: Final = 1.0
 BACKOFF_MAX_S: Final = 30.0
-DRAIN_S: Final = 5.0
-"""How long a projector that is told to stop goes on with what is there."""
+DRAIN_S: Final = 4.0
+"""How long a projector that is told to stop goes on with what is there; the gateway waits five seconds for it."""
+LAST_LOOK_S: Final = 0.1
+"""Completions are durable up to 20 ms after their calls have ended: whoever stops right then still finds them."""
 
 _log = logging.getLogger("whygate.projector")
 
@@ -77,6 +79,18 @@ class _Stuck(Exception):
         self.sent = sent
 
 
+class _Batch:
+    """One round's records, on their way."""
+
+    def __init__(self, rows: list[tuple[int, bytes]], built: Built) -> None:
+        self.last = rows[-1]
+        self.built = built
+        self.parts = [built.spans] if built.spans else []
+        """What is still to be sent, the next request last."""
+        self.rejected = 0
+        self.refused = 0
+
+
 class Projector:
     """One ledger's projector. ``step`` is one round; ``run`` goes on until told to stop. Belongs to one thread."""
 
@@ -95,8 +109,9 @@ class Projector:
         self._cursor_path = status.cursor_path(ledger)
         self._status_path = status.status_path(ledger)
         self._wall_us = wall_us
-        self._refused: set[str] = set()
-        """Spans of the present round that no collector takes: left out when the round is tried again."""
+        self._batch: _Batch | None = None
+        """What is being delivered. Kept while the collector takes nothing: a search for a span that it refuses goes on
+        where it was, however often it is interrupted."""
         self._checked = False
         self._begin(status.load_cursor(self._cursor_path))
         self.status = status.Status(seq=self._cursor.seq)
@@ -128,30 +143,44 @@ class Projector:
                 poll_s = min(poll_s * 2, POLL_MAX_S)
             else:
                 poll_s = POLL_MIN_S
-        until_s = time.monotonic() + DRAIN_S
-        while self._try() is Round.MOVED and time.monotonic() < until_s:
-            pass
+        self._drain()
         self._write_status()
+
+    def _drain(self) -> None:
+        until_s = time.monotonic() + DRAIN_S
+        idle = 0
+        while idle < 2 and time.monotonic() < until_s:
+            done = self._try()
+            if done is Round.STUCK:
+                return
+            if done is Round.IDLE:
+                idle += 1
+                time.sleep(LAST_LOOK_S if idle < 2 else 0)
 
     def step(self) -> Round:
         """One round: read, build, send, move the cursor. Raises what the source raises."""
-        self._check_ledger()
-        batch = self._source.since(self._cursor.seq, BATCH)
-        if not batch:
+        batch = self._batch or self._read()
+        if batch is None:
             self._tell(waiting_since_us=0, trouble="")
             return Round.IDLE
-        built = self._builder.build(batch)
+        self._batch = batch
         try:
-            taken = self._deliver(built.spans)
+            self._deliver(batch)
         except _Stuck as stuck:
             self.after_s = stuck.sent.after_s
-            self._tell_stuck(built.oldest_us, str(stuck))
+            self._tell_stuck(batch.built.oldest_us, str(stuck))
             return Round.STUCK
         # Dying here: the collector has the spans and the cursor does not know. They go out again, the same.
-        self._builder.keep(built)
-        self._move(batch[-1], built)
-        self._count(built, taken)
+        self._batch = None
+        self._builder.keep(batch.built)
+        self._move(batch)
+        self._count(batch)
         return Round.MOVED
+
+    def _read(self) -> _Batch | None:
+        self._check_ledger()
+        rows = self._source.since(self._cursor.seq, BATCH)
+        return _Batch(rows, self._builder.build(rows)) if rows else None
 
     def _try(self) -> Round:
         try:
@@ -179,59 +208,53 @@ class Projector:
             self._tell(seq=0)
         self._checked = True
 
-    def _deliver(self, made: list[Span]) -> Sent:
-        """Send all of ``made``, in halves where a collector refuses the whole. Raises ``_Stuck``."""
-        rejected, note = 0, ""
-        wanted = [span for span in made if span.span_id not in self._refused]
-        parts = [wanted] if wanted else []
-        while parts:
-            part = parts.pop()
+    def _deliver(self, batch: _Batch) -> None:
+        """Send all of it, in halves where a collector refuses the whole. Raises ``_Stuck``."""
+        while batch.parts:
+            part = batch.parts[-1]
             sent = self._exporter.send(self._encoder.encode(part))
-            if sent.fate is Fate.TAKEN:
-                rejected += sent.rejected
-                note = sent.note or note
-            elif sent.fate is Fate.LATER or not self._takes_anything():
+            if sent.fate is Fate.LATER or (sent.fate is Fate.NEVER and not self._takes_anything()):
                 raise _Stuck(sent)
-            elif len(part) > 1:
+            batch.parts.pop()
+            if sent.fate is Fate.NEVER and len(part) > 1:
                 middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-            else:
-                self._refused.add(part[0].span_id)
+                batch.parts += [part[middle:], part[:middle]]
+            elif sent.fate is Fate.NEVER:
+                batch.refused += 1
                 _log.error("left out the span %s of trace %s: %s", part[0].span_id, part[0].trace_id, sent.note)
-        return Sent(fate=Fate.TAKEN, rejected=rejected, note=note)
+            elif sent.rejected or sent.note:
+                batch.rejected += sent.rejected
+                _log.warning("the collector took a request and dropped %d of its spans: %s", sent.rejected, sent.note)
 
     def _takes_anything(self) -> bool:
         """Whether the collector takes a request with nothing in it: if not, its refusals say nothing of our spans."""
         return self._exporter.send(b"").fate is Fate.TAKEN
 
-    def _move(self, last: tuple[int, bytes], built: Built) -> None:
-        ran = tuple(status.Ran(writer=one.writer, host=one.host, ip=one.ip) for one in built.instances.values())
-        self._cursor = status.Cursor(seq=last[0], id=_id(last[1]), ran=ran)
+    def _move(self, batch: _Batch) -> None:
+        ran = tuple(status.Ran(writer=one.writer, host=one.host, ip=one.ip) for one in batch.built.instances.values())
+        self._cursor = status.Cursor(seq=batch.last[0], id=_id(batch.last[1]), ran=ran)
         try:
             status.save_cursor(self._cursor_path, self._cursor)
         except OSError:
             # Going on is right: what a lost cursor costs is to send the same again.
             _log.exception("the cursor could not be written")
 
-    def _count(self, built: Built, taken: Sent) -> None:
+    def _count(self, batch: _Batch) -> None:
         """The round is over: into the log and the status with it."""
-        if taken.rejected or taken.note:
-            _log.warning("the collector took a request and dropped %d of its spans: %s", taken.rejected, taken.note)
-        for seq, why in built.unreadable:
+        for seq, why in batch.built.unreadable:
             _log.error("no span could be made of record %d: %s", seq, why)
         if self.status.trouble:
             _log.info("exporting again")
-        before, refused = self.status, len(self._refused)
+        before = self.status
         self._tell(
             seq=self._cursor.seq,
             waiting_since_us=0,
             trouble="",
-            exported=before.exported + len(built.spans) - taken.rejected - refused,
-            rejected=before.rejected + taken.rejected,
-            refused=before.refused + refused,
-            unreadable=before.unreadable + len(built.unreadable),
+            exported=before.exported + len(batch.built.spans) - batch.rejected - batch.refused,
+            rejected=before.rejected + batch.rejected,
+            refused=before.refused + batch.refused,
+            unreadable=before.unreadable + len(batch.built.unreadable),
         )
-        self._refused.clear()
 
     def _tell(self, **changes: int | str) -> None:
         self.status = msgspec.structs.replace(self.status, **changes)
