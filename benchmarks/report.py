@@ -32,9 +32,14 @@ def table(cells: Sequence[Cell]) -> Table:
     return made
 
 
+def _saturated(cell: Cell) -> bool:
+    """Whether the load's core was the limit, by our own work and not by that of others."""
+    return cell.load_busy > SATURATED and cell.others_busy <= NOISY
+
+
 def _row(cell: Cell, cells: Sequence[Cell]) -> list[str]:
     parts = " + ".join(f"{value:.0f}" for value in cell.cpu_us.values())
-    limit = "≥" if cell.load_busy > SATURATED else ""
+    limit = "≥" if _saturated(cell) else ""
     return [
         str(cell.in_flight),
         cell.system,
@@ -45,7 +50,7 @@ def _row(cell: Cell, cells: Sequence[Cell]) -> list[str]:
         f"{cell.p99_ms:.2f}",
         parts or "-",
         f"{cell.pss_mib:.0f}" if cell.pss_mib else "-",
-        f"{cell.system_busy:.0%} / {cell.load_busy:.0%}",
+        f"{cell.system_busy:.0%} {cell.load_busy:.0%} {cell.others_busy:.0%}",
         str(cell.wrong),
     ]
 
@@ -79,10 +84,12 @@ def projection_lines(cells: Sequence[Cell]) -> list[str]:
 def show(console: Console, machine: dict[str, Any], cells: Sequence[Cell]) -> None:
     """Print everything."""
     console.print(table(cells))
-    if any(cell.load_busy > SATURATED for cell in cells):
+    if any(_saturated(cell) for cell in cells):
         console.print("≥: the core of load and upstream was the limit, the system could have done more", style="dim")
     console.print(
-        "CPU µs/call: of the gateway, its own process + the projector's; cores busy: the system's / the load's",
+        "CPU µs/call: of the gateway, its own process + the projector's
+"
+        "cores busy: the system's, the load's, and how much of both went to processes of others",
         style="dim",
     )
     for line in projection_lines(cells):

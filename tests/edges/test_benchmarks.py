@@ -220,7 +220,10 @@ def test_a_short_run_measures_nginx_beside_the_bare_upstream(tmp_path: Path) -> 
         assert each["made"] >= each["calls"] > 0
         assert 0 < each["p50_ms"] <= each["p99_ms"]
         assert each["wrong"] == 0
-    assert all(each["cpu_us"]["nginx"] > 0 and each["pss_mib"] > 0 for each in cells if each["system"] == "nginx")
+    of_nginx = [each for each in cells if each["system"] == "nginx"]
+    assert all(each["pss_mib"] > 0 for each in of_nginx)
+    # CPU time is counted in ticks of 10 ms, of which a short cell may see none.
+    assert sum(each["cpu_us"]["nginx"] for each in of_nginx) > 0
 
 
 @pytest.mark.slow
@@ -230,4 +233,5 @@ def test_a_short_run_measures_the_gateway(tmp_path: Path) -> None:
     assert found["right"] is True
     cells = found["cells"]
     assert isinstance(cells, list)
-    assert all(each["cpu_us"]["gateway"] > 0 and each["cpu_us"]["projector"] > 0 for each in cells)
+    for role in ("gateway", "projector"):
+        assert sum(each["cpu_us"][role] for each in cells) > 0
