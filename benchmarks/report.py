@@ -87,8 +87,7 @@ def show(console: Console, machine: dict[str, Any], cells: Sequence[Cell]) -> No
     if any(_saturated(cell) for cell in cells):
         console.print("≥: the core of load and upstream was the limit, the system could have done more", style="dim")
     console.print(
-        "CPU µs/call: of the gateway, its own process + the projector's
-"
+        "CPU µs/call: of the gateway, its own process + the projector's\n"
         "cores busy: the system's, the load's, and how much of both went to processes of others",
         style="dim",
     )
