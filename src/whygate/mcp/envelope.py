@@ -27,6 +27,9 @@ from whygate.transport.hints import label, task_label
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 OURS: Final = "dev.whygate/"
+TASK_KEY: Final = f"{OURS}task"
+WORKFLOW_KEY: Final = f"{OURS}workflow"
+INCIDENT_KEY: Final = f"{OURS}incident"
 MODERN: Final = ("2026-07-28",)
 """Revisions in which every request describes itself, newest last. A revision we have not read is refused."""
 
@@ -58,6 +61,10 @@ _WANTED: Final = frozenset(
     (b"authorization", b"accept", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
      b"mcp-session-id", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")
 )  # fmt: skip
+_HINTING: Final = frozenset(
+    (b"mcp-session-id", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")
+)
+_HINTING_META: Final = frozenset(("traceparent", TASK_KEY, WORKFLOW_KEY, INCIDENT_KEY))
 _NOTHING: Final[dict[str, Any]] = {}
 
 Parts = dict[str, msgspec.Raw]
@@ -127,7 +134,7 @@ class Envelope:
     @property
     def method_for_record(self) -> str:
         """The method where it has the shape of one: a record holds no free text of the caller."""
-        return self.method if _METHOD.fullmatch(self.method) else ""
+        return self.method if self.method in DECIDED or _METHOD.fullmatch(self.method) else ""
 
 
 def read(body: bytes, heads: Heads) -> Envelope:
@@ -262,7 +269,7 @@ def decoded(value: str) -> str | None:
     """A header's value, ``=?base64?…?=`` decoded; ``None`` where that is not canonical base64 of UTF-8, so that a
     broken header never equals anything (MCP 2026-07-28, basic/transports, "Value Encoding").
     """
-    match = _BASE64.fullmatch(value)
+    match = _BASE64.fullmatch(value) if value.startswith("=?") else None
     if match is None:
         return value
     try:
@@ -274,18 +281,16 @@ def decoded(value: str) -> str | None:
 
 def hints(made: Envelope, heads: Heads) -> Hints:
     """Correlation as the client sent it: ``_meta`` first, headers second."""
-    meta = made.meta
+    meta, found = made.meta, heads.found
+    if found.keys().isdisjoint(_HINTING) and meta.keys().isdisjoint(_HINTING_META):
+        return NO_HINTS
     parent = meta.get("traceparent")
     if not isinstance(parent, str):
         parent = heads.text(b"traceparent")
-    traced = parse_traceparent(parent) if parent else None
-    session = label(heads.text(b"mcp-session-id"))
-    task, workflow, incident = (
-        str(meta.get(f"{OURS}{word}") or heads.text(b"whygate-" + word.encode()))
-        for word in ("task", "workflow", "incident")
-    )
-    if traced is None and not (session or task or workflow or incident):
-        return NO_HINTS
     return Hints(
-        task=task_label(task), workflow=label(workflow), incident=label(incident), session=session, parent=traced
+        task=task_label(str(meta.get(TASK_KEY) or heads.text(b"whygate-task"))),
+        workflow=label(str(meta.get(WORKFLOW_KEY) or heads.text(b"whygate-workflow"))),
+        incident=label(str(meta.get(INCIDENT_KEY) or heads.text(b"whygate-incident"))),
+        session=label(heads.text(b"mcp-session-id")),
+        parent=parse_traceparent(parent) if parent else None,
     )
