@@ -81,11 +81,12 @@ async def main() -> None:
 
         # Writing it down.
         await use(git, "git_create_branch", repo_path=REPOSITORY, branch_name="refund-1042")
-        await use(git, "git_reset", repo_path=REPOSITORY)
-
-        # What it was never given.
-        await fetch(billing, "GET", "/customers/export")
+        await use(git, "git_add", repo_path=REPOSITORY, files=["note.md"])
         await use(git, "git_commit", repo_path=REPOSITORY, message="Refunded 1042")
+
+        # What it may not do, and what it was never given.
+        await use(git, "git_reset", repo_path=REPOSITORY)
+        await fetch(billing, "GET", "/customers/export")
 
         # A credential that has expired, as happens in long tasks.
         if stale := os.environ.get("DEMO_STALE_TOKEN"):

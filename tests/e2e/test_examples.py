@@ -1,19 +1,13 @@
 """The examples run as they are, against a real gateway and real tools."""
 
-import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers.gateway import Running, billing_tool, running
+from tests.servers.gateway import Running, example_tools, make_repository, run_example, running
 
 from whygate.testing.billing import BillingServer
 from whygate.testing.threads import serving
-
-EXAMPLES = Path(__file__).parents[2] / "agents_examples"
 
 
 @pytest.fixture
@@ -24,51 +18,19 @@ def billing() -> Iterator[BillingServer]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    (folder / "README.md").write_text("# Claims\n")
-    author = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
-    for step in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "first"]):
-        subprocess.run(["git", *step], cwd=folder, check=True)
-    return folder
+    return make_repository(tmp_path / "repository")
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path, billing: BillingServer, repository: Path) -> AsyncIterator[Running]:
-    read = {"class": "read", "tier": "low"}
-    tools = {
-        "billing": billing_tool(billing, tmp_path),
-        "git": {
-            "mcp": {"command": [sys.executable, "-m", "mcp_server_git", "--repository", str(repository)]},
-            "tools": {"git_log": read, "git_reset": {"class": "delete"}},
-        },
-        "time": {
-            "mcp": {"command": [sys.executable, "-m", "mcp_server_time", "--local-timezone", "UTC"]},
-            "tools": {"*": read},
-        },
-    }
-    async with running(tmp_path, tools) as made:
+    async with running(tmp_path, example_tools(tmp_path, billing, repository)) as made:
         yield made
-
-
-async def run(example: str, **environment: str) -> tuple[int, str]:
-    """Exit code and everything the example printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXAMPLES / example),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 async def test_the_support_agent_works_through_one_task(gateway: Running, repository: Path) -> None:
     """MCP over stdio and plain HTTP in one task: a dozen decisions of every kind, in one trace."""
     task = await gateway.open_task("agent:support", workflow="refund-claim", incident="TICKET-1")
-    code, output = await run(
+    code, output = await run_example(
         "support_agent.py",
         WHYGATE_URL=gateway.url,
         WHYGATE_TOKEN=gateway.tokens.make("ada@example.com", act={"sub": "agent:support"}),
@@ -89,9 +51,10 @@ async def test_the_support_agent_works_through_one_task(gateway: Running, reposi
         ("billing/refund", "args.limit_exceeded"),
         ("billing/refund", "policy.eval_error"),
         ("git/git_create_branch", "role.permitted"),
+        ("git/git_add", "role.permitted"),
+        ("git/git_commit", "role.permitted"),
         ("git/git_reset", "policy.explicit_deny"),
         ("billing/customer_export", "policy.no_match"),
-        ("git/git_commit", "role.permitted"),
         ("billing/invoice_get", "agent.token_expired"),
     ]
     known = decided[:-1]  # whoever can't prove who they are joins nobody's task
@@ -105,7 +68,7 @@ async def test_the_support_agent_works_through_one_task(gateway: Running, reposi
 
 async def test_the_http_agent_reads_refusals(gateway: Running) -> None:
     """A program finds in each refusal what it can do next."""
-    code, output = await run(
+    code, output = await run_example(
         "http_agent.py", WHYGATE_URL=gateway.url, WHYGATE_TOKEN=gateway.tokens.make("agent:support")
     )
     assert code == 0, output
@@ -118,7 +81,7 @@ async def test_a_delegate_stays_visible_and_gets_no_more_than_its_own(gateway: R
     """Two agents in one task: the second's records name the whole chain, and its own policy decides."""
     task = await gateway.open_task("agent:support", "agent:researcher")
     chain = {"sub": "agent:researcher", "act": {"sub": "agent:support"}}
-    code, output = await run(
+    code, output = await run_example(
         "delegating_agents.py",
         WHYGATE_URL=gateway.url,
         WHYGATE_TASK=task["id"],

@@ -1,7 +1,11 @@
 """A real gateway inside a test: real listeners, real ledger, real tokens."""
 
+import asyncio
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +18,6 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from whygate.config import from_mapping
-from whygate.core import records
 from whygate.stores.reader import Reader
 from whygate.testing.billing import BillingServer
 from whygate.wiring import Gateway
@@ -22,6 +25,7 @@ from whygate.wiring import Gateway
 ISSUER = "https://idp.test.example"
 AUDIENCE = "whygate-test"
 POLICIES = Path(__file__).parents[2] / "policies"
+EXAMPLES = Path(__file__).parents[2] / "agents_examples"
 
 
 class Tokens:
@@ -128,6 +132,49 @@ def billing_tool(server: BillingServer, folder: Path) -> dict[str, Any]:
     }
 
 
+def make_repository(folder: Path) -> Path:
+    """A git repository with one commit and a note that is not committed yet."""
+    folder.mkdir()
+    (folder / "README.md").write_text("# Claims\n", encoding="utf-8")
+    author = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+    for step in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *step], cwd=folder, check=True)
+    for key, value in (("user.name", "Test"), ("user.email", "test@example.com"), ("commit.gpgsign", "false")):
+        subprocess.run(["git", "config", key, value], cwd=folder, check=True)
+    (folder / "note.md").write_text("Refunded.\n", encoding="utf-8")
+    return folder
+
+
+def example_tools(folder: Path, billing: BillingServer, repository: Path) -> dict[str, Any]:
+    """What the examples call: git and time over MCP and stdio, billing over plain HTTP."""
+    read = {"class": "read", "tier": "low"}
+    return {
+        "billing": billing_tool(billing, folder),
+        "git": {
+            "mcp": {"command": [sys.executable, "-m", "mcp_server_git", "--repository", str(repository)]},
+            "tools": {"git_log": read, "git_reset": {"class": "delete"}},
+        },
+        "time": {
+            "mcp": {"command": [sys.executable, "-m", "mcp_server_time", "--local-timezone", "UTC"]},
+            "tools": {"*": read},
+        },
+    }
+
+
+async def run_example(name: str, *, python: Path | None = None, **environment: str) -> tuple[int, str]:
+    """Run a script of ``agents_examples``: its exit code, and everything it printed."""
+    process = await asyncio.create_subprocess_exec(
+        str(python or sys.executable),
+        str(EXAMPLES / name),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
 @asynccontextmanager
 async def running(
     folder: Path, tools: Mapping[str, Any], *, tokens: Tokens | None = None, **changed: Any
@@ -148,6 +195,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-__all__ = ["Running", "Tokens", "billing_tool", "free_port", "records", "running", "settings"]

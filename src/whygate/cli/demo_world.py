@@ -111,15 +111,6 @@ class World:
         self._undo.close()
 
     def _settings(self, billing: str) -> dict[str, Any]:
-        python = sys.executable
-        git = [python, "-m", "mcp_server_git", "--repository", str(self.repository)]
-        operations = [
-            {"name": "invoice_get", "method": "GET", "path": "/invoices/{invoice_id}", "class": "read", "tier": "low"},
-            {"name": "refund", "method": "POST", "path": "/refunds", "class": "spend", "tier": "high"},
-            {"name": "customer_export", "method": "GET", "path": "/customers/export", "class": "read", "tier": "high"},
-        ]
-        read = {"class": "read", "tier": "low"}
-        write = {"class": "write", "tier": "medium"}
         return {
             "deployment": "demo",
             "listen": self.agents_url.removeprefix("http://"),
@@ -151,47 +142,52 @@ class World:
                     }
                 ],
             },
-            "tools": {
-                "git": {
-                    "mcp": {"command": git},
-                    "tools": {
-                        "git_status": read,
-                        "git_log": read,
-                        "git_diff*": read,
-                        "git_show": read,
-                        "git_branch": read,
-                        "git_add": write,
-                        "git_commit": write,
-                        "git_create_branch": write,
-                        "git_checkout": write,
-                        "git_reset": {"class": "delete", "tier": "high"},
-                    },
-                },
-                "time": {
-                    "mcp": {"command": [python, "-m", "mcp_server_time", "--local-timezone", "UTC"]},
-                    "tools": {"*": {"class": "read", "tier": "low", "labels": []}},
-                },
-                "billing": {
-                    "http": {
-                        "url": billing,
-                        "credential": {"prefix": "Bearer ", "value": "env:DEMO_BILLING_TOKEN"},
-                    },
-                    "operations": operations,
-                },
-            },
+            "tools": self._tools(billing),
             **({"telemetry": {"otlp": self.otlp}} if self.otlp else {}),
         }
 
+    def _tools(self, billing: str) -> dict[str, Any]:
+        python = sys.executable
+        read = {"class": "read", "tier": "low"}
+        write = {"class": "write", "tier": "medium"}
+        reading = ("git_status", "git_log", "git_diff*", "git_show", "git_branch")
+        writing = ("git_add", "git_commit", "git_create_branch", "git_checkout")
+        operations = [
+            {"name": "invoice_get", "method": "GET", "path": "/invoices/{invoice_id}", "class": "read", "tier": "low"},
+            {"name": "refund", "method": "POST", "path": "/refunds", "class": "spend", "tier": "high"},
+            {"name": "customer_export", "method": "GET", "path": "/customers/export", "class": "read", "tier": "high"},
+        ]
+        return {
+            "git": {
+                "mcp": {"command": [python, "-m", "mcp_server_git", "--repository", str(self.repository)]},
+                "tools": {
+                    **dict.fromkeys(reading, read),
+                    **dict.fromkeys(writing, write),
+                    "git_reset": {"class": "delete", "tier": "high"},
+                },
+            },
+            "time": {
+                "mcp": {"command": [python, "-m", "mcp_server_time", "--local-timezone", "UTC"]},
+                "tools": {"*": {**read, "labels": []}},
+            },
+            "billing": {
+                "http": {"url": billing, "credential": {"prefix": "Bearer ", "value": "env:DEMO_BILLING_TOKEN"}},
+                "operations": operations,
+            },
+        }
+
     def _make_repository(self) -> None:
-        author = ["-c", "user.name=Demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false"]
         self.repository.mkdir()
         (self.repository / "README.md").write_text("# Claims\n", encoding="utf-8")
-        steps = (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "Claims desk"])
+        settings = {"user.name": "Demo", "user.email": "demo@example.com", "commit.gpgsign": "false"}
+        steps = [["init", "-q"], *(["config", key, value] for key, value in settings.items())]
+        steps += [["add", "."], ["commit", "-q", "-m", "Claims desk"]]
         for step in steps:
             try:
                 subprocess.run(["git", *step], cwd=self.repository, check=True, capture_output=True)  # noqa: S603, S607  # fixed arguments; git is found as the MCP server finds it
             except FileNotFoundError:
                 raise DemoFailed("the demo needs git: install it and run this again") from None
+        (self.repository / "note.md").write_text("TICKET-4711: refunded 45.00 on invoice 1042.\n", encoding="utf-8")
 
     def _spawn(self, command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)  # noqa: S603  # our own command lines
