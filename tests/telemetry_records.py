@@ -12,7 +12,6 @@ from whygate.core.records import (
     VERSION,
     Action,
     AnyRecord,
-    Claimed,
     Client,
     CompletionRecord,
     Context,
@@ -143,29 +142,32 @@ class Shelf:
         return None
 
 
-def story() -> list[tuple[int, bytes]]:
-    """One task as a ledger tells it: permitted, delegated, blocked, challenged, approved, broken, listed, closed."""
-    lookup = decision(10, tool="orders/lookup")
-    hop = decision(11, Code.DELEGATION_PERMITTED, tool="agents/delegate")
+def story(base: int = 0) -> list[tuple[int, bytes]]:
+    """One task as a ledger tells it: permitted, delegated, blocked, challenged, approved, broken, listed, closed.
+
+    Ids count from ``base``: the task's is ``base + 1``.
+    """
+
+    def made(number: int, code: Code = Code.ROLE_PERMITTED, **fields: Any) -> DecisionRecord:
+        return decision(base + number, code, task_id=uuid(base + 1), **fields)
+
+    lookup = made(10, tool="orders/lookup")
+    hop = made(11, Code.DELEGATION_PERMITTED, tool="agents/delegate")
     under = ids.span_id("client", hop.id)
-    blocked = decision(12, Code.POLICY_NO_MATCH, tool="crm/customer_export", parent=under, determined_by=None)
-    asked = decision(13, Code.STEP_UP_REQUIRED, parent=under)
-    broken = decision(14, Code.POLICY_EVAL_ERROR)
-    retried = decision(15, Code.STEP_UP_SATISFIED)
-    granted = decision(16, Code.JIT_GRANT_ACTIVE, tool="billing/ledger_adjust")
-    lost = decision(17, tool="orders/lookup")
-    listed = decision(18, Code.POLICY_PUBLIC_TOOL, tool="", method="tools/list", determined_by=None)
-    web = decision(19, tool="shop/order_create", method="POST", protocol="http")
-    foreign = decision(20, Code.TOOL_UNKNOWN, tool="", link=Link(span_id="c" * 16, trace_id="d" * 32))
+    blocked = made(12, Code.POLICY_NO_MATCH, tool="crm/customer_export", parent=under, determined_by=None)
+    asked = made(13, Code.STEP_UP_REQUIRED, parent=under)
+    broken = made(14, Code.POLICY_EVAL_ERROR, duration_us=0)
+    retried = made(15, Code.STEP_UP_SATISFIED)
+    granted = made(16, Code.JIT_GRANT_ACTIVE, tool="billing/ledger_adjust")
+    lost = made(17, tool="orders/lookup")
+    listed = made(18, Code.POLICY_PUBLIC_TOOL, tool="", method="tools/list", determined_by=None)
+    web = made(19, tool="shop/order_create", method="POST", protocol="http")
+    foreign = made(20, Code.TOOL_UNKNOWN, tool="", link=Link(span_id="c" * 16, trace_id="d" * 32))
     return numbered(
-        start(),
-        task(),
+        start(base + 900),
+        task(base + 1),
         *(lookup, completion(lookup), hop, completion(hop), blocked, asked, broken),
         *(retried, granted, completion(retried, is_error=True, error="tool_error"), completion(granted)),
         *(lost, listed, completion(listed, hidden=3), web, completion(web, status=404, is_error=True, error="404")),
-        *(foreign, completion(lost, code="outcome.unknown", duration_us=0), task(event="closed")),
+        *(foreign, completion(lost, code="outcome.unknown", duration_us=0), task(base + 1, event="closed")),
     )
-
-
-def claimed(**fields: str) -> Claimed:
-    return Claimed(**fields)

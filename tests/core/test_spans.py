@@ -178,6 +178,18 @@ def test_times_of_a_call() -> None:
     assert server.attributes[names.PRIVILEGED] is True
 
 
+def test_no_span_is_without_duration() -> None:
+    """Where nothing was measured a span is still a microsecond long: Jaeger puts a warning on shorter ones."""
+    refused, lost, closed = (
+        decision(2, Code.POLICY_EVAL_ERROR, duration_us=0),
+        decision(3, duration_us=0),
+        task(event="closed"),
+    )
+    found = [*made(refused), *made(lost, completion(lost, code="outcome.unknown", duration_us=0))]
+    numbered(closed)
+    assert all(span.end_us > span.start_us for span in [*found, spans.of_task(closed, HERE)])
+
+
 def test_a_call_without_a_task_hangs_on_nothing() -> None:
     """An unauthenticated call has a trace of its own and no root that it could name as parent."""
     record = decision(2, Code.AGENT_UNAUTHENTICATED, task_id="")

@@ -168,10 +168,10 @@ async def test_the_process_projects_a_real_ledger_and_ends_with_its_gateway(tmp_
             first = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
             assert await asyncio.to_thread(sink.arrived.wait, 20)
             first.kill()
-            await first.communicate()
+            await first.communicate(b"")
             await ledger.append(decision(3, Code.TOOL_UNKNOWN))
             second = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
-            await second.communicate()
+            await second.communicate(b"")  # which closes it, as the end of a gateway does
             assert second.returncode == 0
         finally:
             ledger.close()

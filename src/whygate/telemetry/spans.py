@@ -23,6 +23,8 @@ from whygate.telemetry import names
 ROOT_US: Final = 1000
 """The root is sent when its task opens and never again, so it can't be as long as the task; a millisecond is enough to
 be drawn. It ends when the task opened, so that it starts before the first call, whose record has the same time."""
+SHORTEST_US: Final = 1
+"""Jaeger mends a span without duration and puts a warning on it."""
 CAP: Final = 128
 
 Value = str | int | bool
@@ -109,9 +111,8 @@ def of_task(record: TaskRecord, instance: Instance) -> Span:
         attributes[names.INCIDENT] = clean(task.incident)
     if record.event != "opened":
         closed_id = ids.span_id("closed", task.id)
-        return Span(
-            instance, task.trace_id, closed_id, root_id, "task completed", Kind.INTERNAL, at_us, at_us, attributes
-        )
+        times = (at_us - SHORTEST_US, at_us)
+        return Span(instance, task.trace_id, closed_id, root_id, "task completed", Kind.INTERNAL, *times, attributes)
     workflow = clean(task.workflow) or "task"
     attributes[names.OPERATION] = "invoke_workflow"
     attributes[names.WORKFLOW_NAME] = workflow
@@ -130,7 +131,7 @@ def of_decision(decision: DecisionRecord, instance: Instance) -> list[Span]:
     error = _refusal_error(decision)
     if error:
         attributes[names.ERROR_TYPE] = error
-    server = _server(decision, instance, (at_us - decision.duration_us, at_us), attributes, error)
+    server = _server(decision, instance, (at_us - _deciding_us(decision), at_us), attributes, error)
     return _with_authorize(decision, server)
 
 
@@ -141,7 +142,7 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
     if not waits(decision):
         return []
     at_us = to_us(decision.time)
-    end_us = at_us + completion.duration_us
+    end_us = at_us + max(completion.duration_us, SHORTEST_US)
     server_error, client_error = _errors(decision, completion)
     shared = _answer(decision, completion)
     attributes = _server_attributes(decision) | shared
@@ -149,7 +150,7 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
         attributes[names.HIDDEN] = completion.hidden
     if server_error:
         attributes[names.ERROR_TYPE] = server_error
-    server = _server(decision, instance, (at_us - decision.duration_us, end_us), attributes, server_error)
+    server = _server(decision, instance, (at_us - _deciding_us(decision), end_us), attributes, server_error)
     spans = _with_authorize(decision, server)
     if completion.error != "not_forwarded":
         sent = _called(decision) | shared
@@ -213,11 +214,15 @@ def _with_authorize(decision: DecisionRecord, server: Span) -> list[Span]:
         f"authorize {decision.outcome} {decision.reason.code}",
         Kind.INTERNAL,
         server.start_us,
-        server.start_us + decision.duration_us,
+        server.start_us + _deciding_us(decision),
         attributes,
         failed,
     )
     return [server, authorize]
+
+
+def _deciding_us(decision: DecisionRecord) -> int:
+    return max(decision.duration_us, SHORTEST_US)
 
 
 def _name(decision: DecisionRecord) -> str:
