@@ -58,7 +58,7 @@ def story(console: Console, told: Story, now: datetime.datetime, ledger: str = "
         _row(console, "Wanted", [Text(line) for line in map(_requirement, told.requires)])
     _row(console, "Told", [_told(told)])
     _row(console, "Became", _became(told.end))
-    _row(console, "Now", [Text(line) for line in _now(told)])
+    _row(console, "Now", [Text(plain(line)) for line in _now(told)])
     _row(console, "Look", [Text(line) for line in _look(told, ledger)])
 
 

@@ -98,7 +98,7 @@ def _details(call: Call, *, changed: bool) -> list[Text]:
         lines.append(Text(f"as {plain(call.subject)}{behalf}", "italic"))
     if not call.allowed:
         lines.append(Text(plain(call.note, 1000)))
-        lines.append(Text(call.id, "dim"))
+        lines.append(Text(plain(call.id), "dim"))
     elif call.end.state in {"failed", "unknown", "open"} or call.end.is_error:
         lines.append(Text(plain(call.end.words)))
     return lines

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from whygate.cli.reading import DEFAULT_CONFIG, MISUSE, NO, AsJson, ConfigFile, LedgerFile, decoded, fail, load_config
+from whygate.cli.reading import DEFAULT_CONFIG, MISUSE, NO, AsJson, ConfigFile, decoded, fail, load_config
 from whygate.cli.screen import put, put_json, screen
 from whygate.cli.words import counted, plain
 from whygate.config import Classification, Config
@@ -57,7 +57,10 @@ def tools() -> None:
 @app.command(name="list")
 def list_tools(
     config: ConfigFile = DEFAULT_CONFIG,
-    ledger: LedgerFile = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option("--ledger", envvar="WHYGATE_LEDGER", help="Where to look for what was called, if not there."),
+    ] = None,
     agent: Annotated[
         str, typer.Option("--agent", help="Show which of them the policy could permit to this agent.")
     ] = "",
