@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("The benchmarks pin processes to cores and read /proc: they run on Linux only.")
         return 2
     chosen = options(arguments)
+    # So that being told to end stops what was started, like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     names = list(dict.fromkeys(chosen.systems))
     if "nginx" in names and nginx_binary() is None:
         console.print(
