@@ -1,5 +1,7 @@
 """Spans are a pure projection of records: complete, readable, and free of what people and agents wrote."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -281,3 +283,9 @@ def test_every_attribute_is_in_the_reference() -> None:
     assert constants - listed == {names.SCOPE, names.UNKNOWN_TOOL, names.OTHER}
     record = decision(2, Code.JIT_GRANT_ACTIVE)
     assert {name for span in made(record) for name in span.attributes} <= listed
+
+
+def test_the_page_lists_every_attribute() -> None:
+    """docs/telemetry.md holds the reference as it is made from the names."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "telemetry.md"
+    assert f"\n{names.reference()}\n" in page.read_text(encoding="utf-8")

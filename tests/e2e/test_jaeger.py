@@ -112,17 +112,22 @@ def test_a_task_is_one_trace_and_reads_as_its_story(jaeger: Jaeger, export: Expo
 
 @pytest.mark.jaeger
 def test_refusals_are_found(jaeger: Jaeger, export: Export) -> None:
-    """By code, by effect and code together, by decision, and by picking a verdict from the list of operations."""
+    """Every query that docs/telemetry.md promises finds the trace, and a verdict can be picked from the operations."""
     export("found", FOUND)
     blocked = uuid(FOUND + 12)
     assert jaeger.wait_for(lambda it: it.traces("found", tags={"whygate.reason.code": "policy.no_match"}))
-    both = {"whygate.effect": "deny", "whygate.reason.code": "policy.eval_error"}
-    for tags in (
-        both,
-        {"whygate.decision.id": blocked},
+    asked: list[dict[str, str]] = [
+        {"whygate.effect": "deny"},
+        {"whygate.effect": "deny", "whygate.reason.code": "policy.eval_error"},
+        {"whygate.effect": "deny", "gen_ai.agent.id": "spiffe://example.com/agent/payments"},
         {"whygate.privileged": "true"},
+        {"whygate.policy.id": "payments-agent", "whygate.rule.id": "refund-small"},
+        {"whygate.completion.code": "outcome.unknown"},
+        {"whygate.decision.id": blocked},
         {"whygate.task.id": uuid(FOUND + 1)},
-    ):
+        {"whygate.linked.trace_id": "d" * 32},
+    ]
+    for tags in asked:
         assert [trace["traceID"] for trace in jaeger.traces("found", tags=tags)] == [trace_id(FOUND)]
     assert "authorize blocked policy.no_match" in jaeger.operations("found")
     assert jaeger.traces("found", operation="authorize blocked policy.no_match")

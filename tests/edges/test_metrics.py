@@ -1,5 +1,6 @@
 """What ``/metrics`` says, read back with Prometheus's own parser."""
 
+import re
 import time
 from pathlib import Path
 
@@ -130,3 +131,15 @@ def test_lag_is_seen_at_the_scrape(tmp_path: Path) -> None:
 def test_without_export_there_is_no_lag() -> None:
     """Where no collector is configured, nothing lags."""
     assert value(Metrics(version="1", newest=lambda: 10), "whygate_projector_lag_records") is None
+
+
+def test_the_page_lists_every_metric(tmp_path: Path) -> None:
+    """docs/telemetry.md names each metric of ours, and none that is gone."""
+    path = tmp_path / "status"
+    save_status(path, Status(refused=1))
+    it = Metrics(version="1", projector=path)
+    it.decided(admission(), 0.1)
+    ours = {family.name for family in text_string_to_metric_families(it.render()[0].decode())}
+    page = (Path(__file__).resolve().parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    rows = {name.removesuffix("_total") for name in re.findall(r"^\| `([a-z_]+)` \|", page, re.MULTILINE)}
+    assert rows - {"ip"} == {name for name in ours if not name.startswith("process_")}

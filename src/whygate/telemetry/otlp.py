@@ -68,6 +68,7 @@ class Encoder:
         return scope
 
     def _add(self, scope: ScopeSpans, span: Span) -> None:
+        pairs = self._pairs
         made = scope.spans.add(
             trace_id=bytes.fromhex(span.trace_id),
             span_id=bytes.fromhex(span.span_id),
@@ -76,7 +77,7 @@ class Encoder:
             kind=span.kind,
             start_time_unix_nano=span.start_us * 1000,
             end_time_unix_nano=span.end_us * 1000,
-            attributes=[self._pair(name, value) for name, value in span.attributes.items()],
+            attributes=[pairs.get(item) or self._pair(*item) for item in span.attributes.items()],
         )
         if span.error:
             made.status.code = Status.STATUS_CODE_ERROR
@@ -85,9 +86,6 @@ class Encoder:
             made.links.add(trace_id=bytes.fromhex(span.link.trace_id), span_id=bytes.fromhex(span.link.span_id))
 
     def _pair(self, name: str, value: Value) -> KeyValue:
-        pair = self._pairs.get((name, value))
-        if pair is not None:
-            return pair
         pair = KeyValue(key=name, value=_any(value))
         if name not in _UNIQUE:
             if len(self._pairs) >= PAIRS:
