@@ -238,6 +238,9 @@ def test_a_narrow_screen(ledger: Path, story: world.Story, width: int) -> None:
 def test_suggested_commands_read_the_same_ledger(ledger: Path) -> None:
     """What is printed to be typed next works as it stands, and says no more than needed."""
     assert f"whygate task {world.TASK} --ledger {ledger}\n" in run("why", world.TASK, "--ledger", ledger).out
+    assert (
+        f"whygate task {world.TASK} --ledger {ledger}\n" in run("why", world.TASK, "--ledger", ledger, COLUMNS="40").out
+    )
     out = run("why", world.TASK, WHYGATE_LEDGER=str(ledger)).out
     assert f"whygate task {world.TASK}\n" in out
 

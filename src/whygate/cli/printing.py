@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from whygate.cli.screen import put
+from whygate.cli.screen import put, put_command
 from whygate.cli.stories import Asked, End, Event, Rule, Story, name_of_tool, subject_of_call
 from whygate.cli.words import (
     IDENTITIES,
@@ -59,7 +59,11 @@ def story(console: Console, told: Story, now: datetime.datetime, ledger: str = "
     _row(console, "Told", [_told(told)])
     _row(console, "Became", _became(told.end))
     _row(console, "Now", [Text(plain(line)) for line in _now(told)])
-    _row(console, "Look", [Text(line) for line in _look(told, ledger)])
+    label = Text("Look".ljust(LABEL), "bold")
+    if told.where.task:
+        put_command(console, f"whygate task {plain(told.where.task)}{ledger}", label)
+        label = Text(INDENT)
+    put(console, Text("\n".join(_look(told))), INDENT, label)
 
 
 def event(console: Console, told: Event, now: datetime.datetime) -> None:
@@ -149,7 +153,6 @@ def _why(told: Story) -> list[Text]:
         if not told.evaluations and told.effect != "allow":
             lines.append(Text("No rule was asked: a check that comes before all rules refused."))
         return lines
-    lines = [Text(f"“{plain(rule.why, 600)}”")]
     name = Text.assemble(
         "rule ", (plain(rule.rule), "bold"), f" of policy {plain(rule.policy)}, version {rule.version}"
     )
@@ -159,12 +162,12 @@ def _why(told: Story) -> list[Text]:
             name.append(f"; the policy's owner is {plain(rule.source.owner)}")
     else:
         name.append("; the ledger does not hold its text")
-    lines.append(name)
-    if plain(rule.why) not in plain(told.explanation):
-        lines.append(Text(plain(told.explanation, 2000)))
-    elif told.outcome == Outcome.ERROR:
-        lines.append(Text(plain(told.explanation.removeprefix(rule.why), 2000)))
-    return lines
+    why = Text(f"“{plain(rule.why, 600)}”")
+    # What a rule is for is no reason where the rule could not be read: then what went wrong comes first.
+    more = plain(told.explanation.removeprefix(rule.why), 2000).strip()
+    if told.outcome == Outcome.ERROR and more:
+        return [Text(more), name, why]
+    return [why, name, Text(more)] if more else [why, name]
 
 
 def _rule(console: Console, rule: Rule) -> None:
@@ -174,7 +177,8 @@ def _rule(console: Console, rule: Rule) -> None:
     for name, expression in rule.source.lets.items():
         put(console, Text(f"let {plain(name)}: {plain(expression)}", "dim"), f"{INDENT}  ")
     for line in plain_lines(rule.source.text).split("\n"):
-        put(console, Text(line, "cyan"), f"{INDENT}  ")
+        inset = INDENT + " " * (2 + len(line) - len(line.lstrip()))
+        put(console, Text(line.lstrip(), "cyan"), f"{inset}  ", inset)
     console.print()
 
 
@@ -242,10 +246,8 @@ def _now(told: Story) -> list[str]:
     return [f"Nothing here. The agent {told.told.next_words}."]
 
 
-def _look(told: Story, ledger: str) -> list[str]:
+def _look(told: Story) -> list[str]:
     lines = []
-    if told.where.task:
-        lines.append(f"whygate task {plain(told.where.task)}{ledger}")
     if told.where.trace_id:
         lines.append(f"trace {plain(told.where.trace_id)}, span {plain(told.where.span_id)}")
     if told.where.foreign_trace:

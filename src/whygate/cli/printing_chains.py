@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from whygate.cli.chains import Call, Chain, summary
 from whygate.cli.printing import outcome_words
-from whygate.cli.screen import NARROWEST, put
+from whygate.cli.screen import NARROWEST, put, put_command
 from whygate.cli.words import duration, moment, offset, plain
 
 GUIDE: Final = 4
@@ -52,7 +52,7 @@ def footer(console: Console, told: Chain, ledger: str) -> None:
     refused = told.refused
     example = refused[0].id if refused else told.calls[0].id if told.calls else ""
     if example:
-        put(console, Text(f"Why? whygate why {example}{ledger}"))
+        put_command(console, f"whygate why {plain(example)}{ledger}", "Why? ")
     if told.trace_id:
         put(console, Text(f"Trace {plain(told.trace_id)}"))
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 UNWRAPPED: Final = 100_000
 """Columns of what is no terminal: whoever reads it (grep, a ticket, a file) breaks lines better than we could."""
-NARROWEST: Final = 30
+NARROWEST: Final = 20
+"""Narrower screens get lines that stand out, rather than a column of single words."""
 
 _ASCII: Final = {"—": "-", "…": "...", "·": "-", "µ": "u", "“": '"', "”": '"', "→": "->"}
 
@@ -54,6 +55,11 @@ def put(console: Console, text: Text, indent: str = "", first: str | Text | None
         line.rstrip()
         console.print(Text.assemble(lead, line), soft_wrap=True)
         lead = Text(indent)
+
+
+def put_command(console: Console, command: str, lead: str | Text = "") -> None:
+    """Print a command to type next. On one line, however long: a half of it would be pasted."""
+    console.print(Text.assemble(lead, command), soft_wrap=True)
 
 
 def put_json(value: Any, *, compact: bool = False) -> None:

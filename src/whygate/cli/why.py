@@ -25,7 +25,7 @@ from whygate.cli.reading import (
     reading,
     records,
 )
-from whygate.cli.screen import put, put_json, screen
+from whygate.cli.screen import put, put_command, put_json, screen
 from whygate.cli.words import plain
 from whygate.core.records import CompletionRecord, DecisionRecord
 from whygate.stores.reader import Reader
@@ -118,7 +118,7 @@ def _overview(console: Console, chain: Chain, ledger: str) -> None:
     refused = chain.refused
     if not refused:
         put(console, Text("Nothing in it was refused." if chain.calls else "Nobody has called in it yet."))
-        put(console, Text(f"All of it: whygate task {chain.id}{ledger}"))
+        put_command(console, f"whygate task {plain(chain.id)}{ledger}", "All of it: ")
         return
     for call in refused[:LISTED]:
         line = Text.assemble(
@@ -127,7 +127,7 @@ def _overview(console: Console, chain: Chain, ledger: str) -> None:
         put(console, line.append(call.id, "dim"), "    ", "")
     if len(refused) > LISTED:
         put(console, Text(f"  and {len(refused) - LISTED} more"))
-    put(console, Text(f"All of it: whygate task {chain.id}{ledger}"))
+    put_command(console, f"whygate task {plain(chain.id)}{ledger}", "All of it: ")
     if len(refused) > 1:
         put(console, Text("The first refusal:"))
     console.print()
