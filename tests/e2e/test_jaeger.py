@@ -1,6 +1,7 @@
 """The story of a task in a real Jaeger: found, readable, and the same however often it is sent."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,14 +11,14 @@ import httpx
 import pytest
 from tests.servers import otlp_sink
 from tests.servers.jaeger import Jaeger, Trace, spans
-from tests.telemetry_records import Shelf, decision, story, task, trace_of, uuid
+from tests.telemetry_records import Shelf, completion, decision, story, task, trace_of, uuid
 
 from whygate.core import ids
 from whygate.core.reasons import Code
 from whygate.projector_main import headers
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry import status
-from whygate.telemetry.otlp import Collector, Encoder
+from whygate.telemetry.otlp import Collector, Encoder, Fate
 from whygate.telemetry.projector import Projector, Round
 
 STORY, FOUND, MISSED, AGAIN = 10_000, 12_000, 14_000, 16_000
@@ -162,6 +163,14 @@ def test_sent_again_nothing_doubles(jaeger: Jaeger, export: Export) -> None:
     assert of_service(jaeger.traces("again")[0]) == once
 
 
+@pytest.mark.jaeger
+def test_a_collector_takes_a_request_with_nothing_in_it(jaeger: Jaeger) -> None:
+    """What the projector asks before it believes that a refusal is about its spans."""
+    collector = Collector(jaeger.otlp_http)
+    assert collector.send(b"").fate is Fate.TAKEN
+    collector.close()
+
+
 async def test_the_process_projects_a_real_ledger_and_ends_with_its_gateway(tmp_path: Path) -> None:
     """Killed and started again, the process exports the rest; it ends, with everything sent, when its stdin closes."""
     path = tmp_path / "ledger.db"
@@ -169,11 +178,13 @@ async def test_the_process_projects_a_real_ledger_and_ends_with_its_gateway(tmp_
     with otlp_sink.running() as sink:
         command = (sys.executable, "-m", "whygate.projector_main", "--ledger", str(path), "--otlp", sink.url)
         try:
-            await ledger.append(task(1), decision(2, Code.POLICY_NO_MATCH))
+            allowed = decision(4)
+            await ledger.append(task(1), decision(2, Code.POLICY_NO_MATCH), allowed)
             first = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
             assert await asyncio.to_thread(sink.arrived.wait, 20)
             first.kill()
             await first.communicate(b"")
+            ledger.follow(completion(allowed))
             await ledger.append(decision(3, Code.TOOL_UNKNOWN))
             second = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
             await second.communicate(b"")  # which closes it, as the end of a gateway does
@@ -181,8 +192,30 @@ async def test_the_process_projects_a_real_ledger_and_ends_with_its_gateway(tmp_
         finally:
             ledger.close()
         seen = sink.seen()
-    assert {ids.span_id("server", uuid(2)), ids.span_id("server", uuid(3))} <= seen.keys()
+    assert {ids.span_id("server", uuid(number)) for number in (2, 3, 4)} <= seen.keys()
+    assert ids.span_id("client", uuid(4)) in seen
     assert all(len(forms) == 1 for forms in seen.values())
+
+
+async def test_terminated_it_ends_in_order(tmp_path: Path) -> None:
+    """SIGTERM is the other way to end it; Ctrl-C, which a terminal sends to its gateway too, is the gateway's to hear."""
+    path = tmp_path / "ledger.db"
+    ledger = SqliteLedger(path, start={})
+    with otlp_sink.running() as sink:
+        command = (sys.executable, "-m", "whygate.projector_main", "--ledger", str(path), "--otlp", sink.url)
+        try:
+            await ledger.append(task(1))
+            process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
+            assert await asyncio.to_thread(sink.arrived.wait, 20)
+            sink.arrived.clear()
+            process.send_signal(signal.SIGINT)
+            await ledger.append(decision(2, Code.POLICY_NO_MATCH))
+            assert await asyncio.to_thread(sink.arrived.wait, 20)
+            process.terminate()
+            assert await process.wait() == 0
+        finally:
+            ledger.close()
+    assert status.load_cursor(status.cursor_path(path)).seq == 3
 
 
 def test_a_process_without_a_ledger_says_so(tmp_path: Path) -> None:
