@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from whygate.core.decision import Claim
+from whygate.core.instants import from_us
 from whygate.core.records import (
     Action,
     AnyRecord,
@@ -23,7 +24,6 @@ from whygate.core.records import (
 )
 from whygate.stores.reader import Reader, walk
 from whygate.stores.sqlite import SqliteLedger
-from whygate.stores.state import from_us
 from whygate.testing.ledger import MemoryDisk, MemoryLedger
 
 START_US = 1_795_000_000_000_000

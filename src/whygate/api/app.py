@@ -22,10 +22,10 @@ from whygate import __version__
 from whygate.core import ids
 from whygate.core.calls import Fault, ToolCall, TraceParent
 from whygate.core.identity import ANONYMOUS, IdentityType, Principal
+from whygate.core.instants import from_us
 from whygate.core.reasons import Code
 from whygate.flow.ports import Answer, Gate, Identifier, LedgerUnavailable
 from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
-from whygate.flow.world import from_us
 from whygate.transport.refusals import problem, refusal_headers, status_of
 
 PROBLEM = "application/problem+json"

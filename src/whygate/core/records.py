@@ -15,9 +15,9 @@ import msgspec
 
 from whygate.core.decision import Claim, Evaluation, RuleRef
 from whygate.core.identity import Actor
+from whygate.core.instants import EPOCH
 
 VERSION: Final = 1
-EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,11 +22,11 @@ from whygate.core import ids
 from whygate.core.calls import Fault, Hints
 from whygate.core.facts import TaskFacts
 from whygate.core.identity import Principal
+from whygate.core.instants import from_us, to_us
 from whygate.core.reasons import Code
 from whygate.core.records import VERSION, Subject, TaskInfo, TaskRecord
 from whygate.flow.ports import Clock, Ids, Ledger, StoredTask
 from whygate.flow.subjects import subject_of
-from whygate.flow.world import from_us, to_us
 
 IDLE_GAP_US: Final = 30 * 60 * 1_000_000
 """A derived task ends when nothing has joined it for half an hour: a person's break, or another piece of work."""

@@ -1,6 +1,5 @@
-"""Ids from the world, and times as numbers."""
+"""Ids from the world."""
 
-import datetime
 import os
 import time
 from typing import Final
@@ -25,18 +24,3 @@ class RandomIds:
         random = self._pool[self._at : self._at + 10]
         self._at += 10
         return ids.uuid7(time.time_ns() // 1_000_000, random)
-
-
-def from_us(microseconds: int) -> datetime.datetime:
-    """Microseconds since 1970 as an aware UTC time, exactly (``fromtimestamp`` of a float would round)."""
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(microsecond=rest)
-
-
-def to_us(when: datetime.datetime) -> int:
-    """An aware time as microseconds since 1970, exactly."""
-    delta = when - _EPOCH
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

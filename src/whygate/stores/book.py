@@ -18,6 +18,7 @@ import msgspec
 
 from whygate.core.decision import Claim
 from whygate.core.ids import uuid7
+from whygate.core.instants import from_us
 from whygate.core.reasons import Code
 from whygate.core.records import (
     VERSION,
@@ -29,7 +30,7 @@ from whygate.core.records import (
     encode,
 )
 from whygate.flow.ports import ClaimFailed, LedgerUnavailable
-from whygate.stores.state import LiveState, Task, from_us
+from whygate.stores.state import LiveState, Task
 
 MAX_BYTES: Final = 65_535
 """Of one record: an entry bundle of a tlog-tiles log has a 16-bit length before each entry."""

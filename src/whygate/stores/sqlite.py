@@ -26,12 +26,12 @@ from typing import Any, Final
 import msgspec
 
 from whygate.core.decision import Claim
+from whygate.core.instants import from_us
 from whygate.core.records import AnyRecord, CompletionRecord
 from whygate.flow.ports import ClaimFailed, LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
 from whygate.stores.disk import Disk, policy_rows
 from whygate.stores.owner import LedgerOwned, OwnerLock
-from whygate.stores.state import from_us
 
 FOLLOW_S: Final = 0.02
 WATCH_S: Final = 1.0

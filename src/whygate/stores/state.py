@@ -8,27 +8,16 @@ Rules of this file:
 3. Memory is bounded by what is open: tasks leave when they are closed or have expired, calls when they have ended.
 """
 
-import datetime
 import heapq
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from whygate.core import records
 from whygate.core.decision import Claim
+from whygate.core.instants import to_us
 from whygate.core.reasons import Code
-from whygate.core.records import EPOCH, AnyRecord, CompletionRecord, DecisionRecord, PolicyRecord, TaskRecord
+from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, PolicyRecord, TaskRecord
 from whygate.flow.ports import StoredTask
-
-_MICROSECOND: Final = datetime.timedelta(microseconds=1)
-
-
-def to_us(time: datetime.datetime) -> int:
-    """Microseconds since 1970 of an aware time."""
-    return (time - EPOCH) // _MICROSECOND
-
-
-def from_us(us: int) -> datetime.datetime:
-    return EPOCH + datetime.timedelta(microseconds=us)
 
 
 class Task(StoredTask, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from whygate.core.instants import to_us
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, LifeRecord, TaskRecord, decode
 from whygate.telemetry import spans
 from whygate.telemetry.spans import Instance, Span
@@ -49,7 +50,7 @@ class Builder:
             try:
                 record = decode(data)
                 if not built.oldest_us:
-                    built = built._replace(oldest_us=spans.to_us(record.time))
+                    built = built._replace(oldest_us=to_us(record.time))
                 built.spans.extend(self._spans(record, built))
             except LookupError:
                 continue  # a kind that this version does not know has no spans in it

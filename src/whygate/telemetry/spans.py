@@ -9,15 +9,15 @@ Rules of this file:
 4. A task's trace is where its spans are: a foreign trace is linked, never joined.
 """
 
-import datetime
 import re
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from whygate.core import ids
 from whygate.core.identity import IdentityType
+from whygate.core.instants import to_us
 from whygate.core.reasons import Code, Outcome
-from whygate.core.records import EPOCH, CompletionRecord, DecisionRecord, LifeRecord, Link, TaskRecord
+from whygate.core.records import CompletionRecord, DecisionRecord, LifeRecord, Link, TaskRecord
 from whygate.telemetry import names
 
 ROOT_US: Final = 1000
@@ -30,7 +30,6 @@ CAP: Final = 128
 Value = str | int | bool
 Attributes = dict[str, Value]
 
-_MICROSECOND: Final = datetime.timedelta(microseconds=1)
 _TRACE: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN: Final = re.compile(r"[0-9a-f]{16}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,16}")
@@ -368,8 +367,3 @@ def _check(trace_id: str, *span_ids: str) -> None:
     for span_id in span_ids:
         if span_id and not _SPAN.fullmatch(span_id):
             raise Unspannable("no span id")
-
-
-def to_us(time: datetime.datetime) -> int:
-    """Microseconds since 1970 of an aware time."""
-    return (time - EPOCH) // _MICROSECOND

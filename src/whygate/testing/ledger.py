@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from whygate.core.decision import Claim
+from whygate.core.instants import from_us
 from whygate.core.records import AnyRecord, CompletionRecord, decode
 from whygate.flow.ports import LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
 from whygate.stores.sqlite import wall_us
-from whygate.stores.state import LiveState, fold, from_us
+from whygate.stores.state import LiveState, fold
 
 
 class MemoryDisk:
