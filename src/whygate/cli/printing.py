@@ -107,7 +107,7 @@ def _what(told: Story) -> list[Text]:
     what = told.what
     text = Text.assemble((plain(name_of_tool(what)) or plain(what.method), "bold"))
     if what.asked and not what.tool:
-        text.append(" — as the caller named it; no such tool is in the catalogue")
+        text.append(" — no tool of this name is in the catalogue")
     facts = [f"{what.method} over {what.protocol} {what.revision}".strip()]
     if what.tool:
         facts.append(f"class {what.tool_class}" if what.tool_class else "not classified")
