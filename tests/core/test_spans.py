@@ -10,6 +10,7 @@ from tests.telemetry_records import completion, decision, numbered, start, task,
 
 from whygate.core import ids
 from whygate.core.identity import Actor
+from whygate.core.instants import to_us
 from whygate.core.reasons import Code, Outcome
 from whygate.core.records import Arguments, Claimed, Client, CompletionRecord, DecisionRecord, Link, Resource, Subject
 from whygate.telemetry import names, spans
@@ -173,7 +174,7 @@ def test_times_of_a_call() -> None:
     """Deciding ends where the record's time is, forwarding begins there, and both end with the answer."""
     record = decision(2, Code.JIT_GRANT_ACTIVE, duration_us=300)
     server, authorize, client = made(record, completion(record, duration_us=5000))
-    at = spans.to_us(record.time)
+    at = to_us(record.time)
     assert (server.start_us, server.end_us) == (at - 300, at + 5000)
     assert (authorize.start_us, authorize.end_us) == (at - 300, at)
     assert (client.start_us, client.end_us) == (at, at + 5000)
