@@ -458,7 +458,7 @@ def test_every_code_has_what_a_refusal_needs() -> None:
         entry = code.entry
         assert entry.meaning
         assert entry.user
-        if entry.outcome in (Outcome.CHALLENGED,):
+        if entry.outcome is Outcome.CHALLENGED:
             assert entry.next is not Next.NONE, code
 
 
