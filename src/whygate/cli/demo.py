@@ -54,6 +54,11 @@ def _play(world: World, console: Console, *, keep: bool) -> None:
     _run_agent(world, task)
     console.rule("[bold]3. The same task as the gateway recorded it", align="left")
     _whygate(world, console, "task", task["id"])
+    console.print(
+        "\nIts last call came with an expired token. Whoever can't prove who they are joins nobody's task;\n"
+        "the refusal is recorded all the same:\n"
+    )
+    _whygate(world, console, "tail", "--no-follow", "-n", "1", "--code", "agent.token_expired")
     console.rule("[bold]4. Why was that refused?", align="left")
     _whygate(world, console, "why", _one_refusal(world, task["id"]))
     if world.otlp:
