@@ -37,7 +37,7 @@ from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.status import status_path
-from whygate.transport.agents import AgentsApp
+from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import Origins
 
 PROJECTOR_RESTART_S: Final = 2.0
@@ -116,13 +116,20 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
-        metadata = f"{config.public_url.rstrip('/')}/.well-known/oauth-protected-resource"
+        metadata = config.public_url.rstrip("/") + METADATA
         http = HttpEdge(http_tools(config, self.catalogue), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
-        mcp = McpEdge(mcp_servers(config), door, gate, self.catalogue, origins=origins, resource_metadata=metadata)
+        mcp = McpEdge(
+            mcp_servers(config),
+            door,
+            gate,
+            self.catalogue,
+            origins=origins,
+            resource_metadata=metadata + "/mcp/{server}",
+        )
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
-        agents.app = AgentsApp(mcp, http)
+        agents.app = AgentsApp(mcp, http, config.public_url, [one.issuer for one in config.identities.issuers])
         operators.app = create_app(
             Operators(
                 identifier=door,

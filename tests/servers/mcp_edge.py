@@ -74,7 +74,7 @@ async def gateway(server: Server, gate: FakeGate, *, suspended: tuple[str, ...] 
     )
     await edge.start()
     try:
-        async with served(AgentsApp(edge, _no_http), port=port) as url:
+        async with served(AgentsApp(edge, _no_http, "https://gw.example", []), port=port) as url:
             yield Gateway(url, gate, edge, catalogue)
     finally:
         await edge.close()

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from litestar import Litestar, Request, Response, get, post
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import JSONBody
@@ -31,6 +33,17 @@ from whygate.transport.refusals import problem, refusal_headers, status_of
 PROBLEM = "application/problem+json"
 Selector = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$", examples=["role:support"])]
 Label = Annotated[str, Field(max_length=128, pattern=r"^[\x21-\x7e]*$")]
+
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Refused(Exception):
+    """A request that was decided against, and recorded."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
 
 
 class TaskRequest(BaseModel):
@@ -62,12 +75,17 @@ class Operators:
 def create_app(around: Operators) -> Litestar:
     """The ASGI application."""
 
-    @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}])
+    async def may_open(connection: Connection, _: BaseRouteHandler) -> None:
+        """Ask who calls before anything of the body is read: a stranger learns nothing from what we say of it."""
+        opener, fault = await _opener(around, connection)
+        if fault is not None:
+            raise Refused(await _refuse(around, connection, opener, fault))
+        connection.state["opener"] = opener
+
+    @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}], guards=[may_open])
     async def open_task(request: Request[Any, Any, Any], data: JSONBody[TaskRequest]) -> Response[Any]:
         """Open a task durably; answers its id and the `traceparent` that makes calls part of its trace."""
-        opener, fault = await _opener(around, request)
-        if fault is not None:
-            return await _refused(around, request, opener, fault)
+        opener: Principal = request.state["opener"]
         if "*" in data.agents:
             raise ValidationException("agents: a task names its agents; '*' is not a name")
         wanted = NewTask(
@@ -119,15 +137,18 @@ def create_app(around: Operators) -> Litestar:
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="API key or JWT")}
             ),
         ),
-        exception_handlers={HTTPException: _explain},
+        exception_handlers={
+            HTTPException: _explain,
+            Refused: lambda _, refused: _problem(refused.answer, around.resource_metadata),
+        },
         request_max_body_size=256 * 1024,
         # Our own logging stands; Litestar's would print a trace for every bad request.
         logging_config=None,
     )
 
 
-async def _opener(around: Operators, request: Request[Any, Any, Any]) -> tuple[Principal, Fault | None]:
-    credentials = request.headers.getall("authorization", [])
+async def _opener(around: Operators, connection: Connection) -> tuple[Principal, Fault | None]:
+    credentials = connection.headers.getall("authorization", [])
     if len(credentials) > 1:
         return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
     found = await around.identifier.identify(credentials[0] if credentials else None)
@@ -140,15 +161,12 @@ async def _opener(around: Operators, request: Request[Any, Any, Any]) -> tuple[P
     return found, Fault(code=Code.POLICY_EXPLICIT_DENY, note=note)
 
 
-async def _refused(
-    around: Operators, request: Request[Any, Any, Any], principal: Principal, fault: Fault
-) -> Response[bytes]:
-    client = request.client.host if request.client else ""
+async def _refuse(around: Operators, connection: Connection, principal: Principal, fault: Fault) -> Answer:
+    client = connection.client.host if connection.client else ""
     call = ToolCall(
         protocol="whygate", method="tasks/open", public=True, principal=principal, client=client, faults=(fault,)
     )
-    admission = await around.gate.admit(call)
-    return _problem(admission.answer, around.resource_metadata)
+    return (await around.gate.admit(call)).answer
 
 
 def _problem(answer: Answer, resource_metadata: str) -> Response[bytes]:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from whygate import __version__
 from whygate.config import Config, ConfigError, load, weaknesses
 from whygate.core.policy.errors import PolicyErrors
+from whygate.core.policy.model import PolicySet
 from whygate.flow.ports import LedgerUnavailable
 from whygate.serving import AddressInUse
 from whygate.stores.keys import KeysRefused
@@ -84,15 +85,13 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     console.print(f"[bold]whygate {__version__}[/] · deployment {escape(config.deployment)}")
     paths = [f"/{'mcp' if server.mcp else 'http'}/{name}" for name, server in sorted(config.tools.items())]
     policy = gateway.policy
-    rules = sum(len(one.rules) for one in policy.policies) if policy else 0
     rows = [
         ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),
         ("operators", f"http://{config.operators_listen}  /v1/tasks  /readyz  /metrics  /schema"),
         ("ledger", str(config.ledger)),
         (
             "policies",
-            f"{config.policies}  {len(policy.policies) if policy else 0} policies, {rules} rules, "
-            + (policy.digest[:19] if policy else ""),
+            f"{config.policies}  {_counted(policy)}",
         ),
         ("spans", config.telemetry.otlp or "not exported (telemetry.otlp is not set)"),
     ]
@@ -101,3 +100,12 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     for weakness in weaknesses(config):
         console.print(f"  [yellow]weak[/]       {escape(weakness)}", highlight=False)
     console.print("Ready. Follow decisions with `whygate tail`; ask about one with `whygate why <id>`.")
+
+
+def _counted(policy: PolicySet | None) -> str:
+    """``2 policies, 9 rules, sha256:0123456789ab``."""
+    if policy is None:
+        return "none"
+    many = len(policy.policies)
+    rules = sum(len(one.rules) for one in policy.policies)
+    return f"{many} polic{'y' if many == 1 else 'ies'}, {rules} rule{'' if rules == 1 else 's'}, {policy.digest[:19]}"

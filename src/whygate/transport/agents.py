@@ -1,9 +1,15 @@
 """The agents' listener: which edge a path belongs to. Raw ASGI, because every call passes here."""
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
-from whygate.transport.asgi import Exchange, Receive, Scope, Send
+import msgspec
 
+from whygate.transport.asgi import JSON, Exchange, Receive, Scope, Send
+
+METADATA: Final = "/.well-known/oauth-protected-resource"
+_RESOURCE: Final = re.compile(r"/(?:mcp|http)/[a-z0-9_-]{1,64}")
 McpHandler = Callable[[str, Exchange], Awaitable[None]]
 HttpHandler = Callable[[str, bytes, Exchange], Awaitable[None]]
 
@@ -13,9 +19,11 @@ class AgentsApp:
     that it is refused, recorded and explained like everything else.
     """
 
-    def __init__(self, mcp: McpHandler, http: HttpHandler) -> None:
+    def __init__(self, mcp: McpHandler, http: HttpHandler, public_url: str, issuers: Sequence[str]) -> None:
         self._mcp = mcp
         self._http = http
+        self._public_url = public_url.rstrip("/")
+        self._issuers = tuple(issuers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,4 +37,22 @@ class AgentsApp:
             name, slash, rest = path[6:].partition(b"/")
             await self._http(name.decode("latin-1"), slash + rest or b"/", exchange)
             return
+        if exchange.method == "GET" and exchange.path.startswith(METADATA):
+            await self._metadata(exchange)
+            return
         await self._http("", b"/", exchange)
+
+    async def _metadata(self, exchange: Exchange) -> None:
+        """Protected resource metadata (RFC 9728 section 3): who issues tokens for us. Public, and the same for everybody.
+
+        The resource's own path stands behind the well-known one (section 3.1); what is not one of ours is ours as a whole.
+        """
+        path = exchange.path.removeprefix(METADATA)
+        resource = self._public_url + (path if _RESOURCE.fullmatch(path) else "")
+        body = {
+            "resource": resource,
+            "authorization_servers": self._issuers,
+            "bearer_methods_supported": ["header"],
+            "resource_name": "whygate",
+        }
+        await exchange.respond(200, [JSON, (b"cache-control", b"max-age=300")], msgspec.json.encode(body))
