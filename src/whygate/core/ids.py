@@ -6,8 +6,8 @@ from typing import Final
 
 from whygate.core.calls import TraceParent
 
-_TRACEPARENT: Final = re.compile(r"^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$")
-_UUID: Final = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def uuid7(unix_ms: int, random: bytes) -> str:
@@ -21,7 +21,7 @@ def uuid7(unix_ms: int, random: bytes) -> str:
 
 def is_uuid(text: str) -> bool:
     """Whether ``text`` has the shape of the ids we hand out."""
-    return _UUID.match(text) is not None
+    return _UUID.fullmatch(text) is not None
 
 
 def trace_id(key: bytes, task_id: str) -> str:
@@ -41,7 +41,7 @@ def parse_traceparent(text: str) -> TraceParent | None:
 
     A version above 00 is read by its first four fields, as the recommendation asks.
     """
-    match = _TRACEPARENT.match(text)
+    match = _TRACEPARENT.fullmatch(text)
     if match is None:
         return None
     version, trace, span, flags, rest = match.groups()

@@ -13,7 +13,7 @@ import msgspec
 
 from whygate.core.calls import Tool
 
-_NAME: Final = re.compile(r"^[A-Za-z0-9_.:/\-]{1,128}$")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:/\-]{1,128}")
 MAX_LEARNED: Final = 10_000
 """Names remembered altogether: no honest set of servers has more."""
 
@@ -44,7 +44,7 @@ class Catalogue:
         if found is not None:
             return found
         listed = self._servers.get(server)
-        if listed is None or _NAME.match(name) is None:
+        if listed is None or _NAME.fullmatch(name) is None:
             return None
         return msgspec.structs.replace(listed.make(name), known=False)
 
@@ -59,7 +59,7 @@ class Catalogue:
         if listed is None:
             return
         for name in names:
-            if (server, name) not in self._known and len(self._known) < MAX_LEARNED and _NAME.match(name):
+            if (server, name) not in self._known and len(self._known) < MAX_LEARNED and _NAME.fullmatch(name):
                 self._known[server, name] = listed.make(name)
 
     def known(self) -> list[Tool]:

@@ -7,14 +7,14 @@ from whygate.core.calls import Hints
 from whygate.core.ids import parse_traceparent
 from whygate.transport.asgi import Exchange
 
-_LABEL: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
+_LABEL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def label(text: str | None) -> str:
     """A workflow's, incident's or task's id as a client may send it: up to 128 visible ASCII characters; anything else
     counts as absent.
     """
-    return text if text is not None and _LABEL.match(text) else ""
+    return text if text is not None and _LABEL.fullmatch(text) else ""
 
 
 def from_headers(exchange: Exchange) -> Hints:
