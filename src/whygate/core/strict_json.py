@@ -2,7 +2,8 @@
 
 Parsers differ in what they make of duplicate keys, huge integers, lone surrogates and NaN; whoever decides on one
 reading while the upstream acts on another has decided nothing. So what is ambiguous is refused (RFC 8259 sections 4,
-6, 8.2; RFC 7493).
+6, 8.2; RFC 7493). Some parsers match keys without regard to case (Go's encoding/json, .NET's web defaults) and take the
+last of two: for them ``amount`` and ``Amount`` are one key twice.
 """
 
 import json
@@ -24,14 +25,17 @@ class Unreadable(ValueError):
         self.note = note
 
 
-def loads(data: bytes) -> Any:
-    """Parse ``data``. Raises ``Unreadable``; never another error, whatever the bytes."""
+def loads(data: bytes, *, forwarded: bool = False) -> Any:
+    """Parse ``data``. Raises ``Unreadable``; never another error, whatever the bytes.
+
+    ``forwarded``: somebody else reads these bytes after us, so keys that differ only in case are refused as well.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable(Code.REQUEST_MALFORMED, "the body is not UTF-8") from None
     try:
-        value = _DECODER.decode(text)
+        value = (_FOR_OTHERS if forwarded else _DECODER).decode(text)
     except Unreadable:
         raise
     except RecursionError:
@@ -47,6 +51,13 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "an object in the body has a key twice")
+    return made
+
+
+def _pairs_for_others(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = _pairs(pairs)
+    if len({key.casefold() for key in made}) != len(made):
+        raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "an object in the body has keys that differ only in case")
     return made
 
 
@@ -72,8 +83,13 @@ def _refuse_lone_surrogates(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise Unreadable(Code.REQUEST_MALFORMED, "a string in the body holds a lone surrogate") from None
+    except RecursionError:
+        raise Unreadable(Code.REQUEST_MALFORMED, "the body is nested too deeply") from None
 
 
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_pairs, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)
+_FOR_OTHERS: Final = json.JSONDecoder(
+    object_pairs_hook=_pairs_for_others, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )

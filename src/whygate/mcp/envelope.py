@@ -53,6 +53,8 @@ _NAMED: Final[Mapping[str, str]] = {
     "tasks/cancel": "taskId",
 }
 """Methods whose ``Mcp-Name`` header mirrors one of their parameters."""
+_MEMBERS: Final = {name.casefold(): name for name in ("jsonrpc", "id", "method", "params", "result", "error")}
+_PARAMS: Final = {name.casefold(): name for name in ("name", "arguments", "_meta", "uri", "taskId")}
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 _REVISION: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _METHOD: Final = re.compile(r"[A-Za-z][\w/.$-]{0,63}")
@@ -141,7 +143,7 @@ def read(body: bytes, heads: Heads) -> Envelope:
     """The message in ``body``, checked against the headers. Never raises."""
     made = Envelope()
     try:
-        value = loads(body)
+        value = loads(body, forwarded=True)
     except Unreadable as error:
         rpc = INVALID_REQUEST if error.code is Code.REQUEST_DUPLICATE_KEY else PARSE_ERROR
         made.wrong = Wrong(error.code, error.note, rpc=rpc)
@@ -168,6 +170,8 @@ def _shape(value: Any, body: bytes, made: Envelope) -> Wrong | None:
         return _malformed("the id is neither a string nor an integer")
     if value.get("jsonrpc") != "2.0":
         return _malformed("not JSON-RPC 2.0")
+    if not _spelt(value, _MEMBERS):
+        return _malformed("a member's name is spelt in another case")
     answers = "result" in value or "error" in value
     if method is None and "method" not in value and answers:
         made.id = None  # the id of the server's question, not of one of the client's
@@ -175,10 +179,20 @@ def _shape(value: Any, body: bytes, made: Envelope) -> Wrong | None:
         return None
     if not isinstance(method, str) or not method or answers:
         return _malformed("neither a request nor a notification nor a response")
+    return _asked(method, value, body, made)
+
+
+def _asked(method: str, value: dict[str, Any], body: bytes, made: Envelope) -> Wrong | None:
+    """A request or a notification."""
+    if method not in DECIDED and method.strip().casefold() in DECIDED:
+        # Whoever compares loosely would act on it, undecided.
+        return _malformed("the method's name is spelt in another way")
     made.method = method
     params = value.get("params", _NOTHING)
     if not isinstance(params, dict):
         return _malformed("params is not an object", INVALID_PARAMS)
+    if not _spelt(params, _PARAMS):
+        return _malformed("a parameter's name is spelt in another case", INVALID_PARAMS)
     made.params = params
     meta = params.get("_meta", _NOTHING)
     if not isinstance(meta, dict):
@@ -196,6 +210,13 @@ def _shape(value: Any, body: bytes, made: Envelope) -> Wrong | None:
 
 DECIDED: Final = frozenset(("tools/call", "tools/list"))
 """Methods that are decided and recorded; of tools/list the answer is filtered."""
+
+
+def _spelt(value: Mapping[str, Any], names: Mapping[str, str]) -> bool:
+    """Whether those of ``names`` that are there are spelt as they should be. Servers that match members without regard to
+    case (Go's encoding/json) would take ``Method`` for the method that was not decided on.
+    """
+    return all(names.get(key.casefold(), key) == key for key in value)
 
 
 def _call(params: Mapping[str, Any]) -> Wrong | None:
