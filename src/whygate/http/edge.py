@@ -20,16 +20,16 @@ from whygate.core.identity import ANONYMOUS, Principal
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
-from whygate.http.routes import Route, Router, query_of
+from whygate.http.routes import Route, Router, merge, query_of
 from whygate.transport.asgi import BodyTooLarge, ClientGone, Exchange
 from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
+from whygate.transport.readings import second_reading
 from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
-_OVERRIDES: Final = (b"x-http-method-override", b"x-method-override", b"x-http-method")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -92,8 +92,9 @@ class HttpEdge:
         fault = self._origins.check(exchange)
         if fault is not None:
             faults.append(fault)
-        if any(exchange.values(name) for name in _OVERRIDES):
-            faults.append(Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method"))
+        doubt = second_reading(exchange)
+        if doubt is not None:
+            faults.append(doubt)
         try:
             return await exchange.body(BODY_CAP_BYTES), faults
         except BodyTooLarge:
@@ -209,23 +210,15 @@ def _arguments(exchange: Exchange, path: dict[str, str], body: bytes) -> dict[st
     Raises ``Unreadable``.
     """
     args: dict[str, Any] = dict(path)
-    _merge(args, query_of(exchange.query))
+    merge(args, query_of(exchange.query))
     if not body:
         return args
-    if exchange.values(b"content-encoding"):
-        raise Unreadable(Code.REQUEST_MALFORMED, "an encoded body can't be decided on")
     media = (exchange.header(b"content-type") or "").partition(";")[0].strip().lower()
     if media == "application/x-www-form-urlencoded":
-        _merge(args, query_of(body))
+        merge(args, query_of(body))
     elif media == "application/json" or media.endswith("+json"):
-        value = loads(body)
-        _merge(args, value if isinstance(value, dict) else {"body": value})
+        value = loads(body, forwarded=True)
+        merge(args, value if isinstance(value, dict) else {"body": value})
     else:
         raise Unreadable(Code.REQUEST_MALFORMED, "only JSON and form bodies can be decided on")
     return args
-
-
-def _merge(args: dict[str, Any], more: dict[str, Any]) -> None:
-    if not args.keys().isdisjoint(more):
-        raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "an argument comes from two of path, query and body")
-    args.update(more)

@@ -4,12 +4,15 @@ Rules of this file:
 
 1. A path that two servers could read differently is refused, not normalised: the upstream gets the bytes that were
    evaluated (RFC 3986 section 6; encoded slashes, dot segments, empty segments, backslashes, encoded percent signs).
-2. One template wins: the one with more literal segments, from the left. Two that can't be told apart are refused when
+2. So is a path that is almost another operation's: routers differ on case, on ``.json`` at the end and on blanks.
+3. Names of fields are compared as loosely as the most lenient framework would (case, PHP's brackets and dots).
+4. One template wins: the one with more literal segments, from the left. Two that can't be told apart are refused when
    the config is loaded.
 """
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -20,6 +23,8 @@ from whygate.core.strict_json import Unreadable
 _PARAMETER: Final = re.compile(r"^\{([a-z_][a-z0-9_]*)\}$")
 _SUSPECT: Final = re.compile(rb"%(?:2f|5c|00|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;\x00-\x20\x7f-\xff]", re.IGNORECASE)
 MAX_QUERY_FIELDS: Final = 256
+_METHOD_FIELD: Final = "_method"
+"""Rails, Laravel, Symfony and Express' method-override take the request's method from it."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +64,16 @@ class Router:
         ``path`` is as on the wire. Raises ``Unreadable`` (``request.path_ambiguous``) where it has two readings.
         """
         segments = segments_of(path)
+        almost: list[tuple[str, ...]] = []
         for literals, names, route in self._routes.get((method, len(segments)), ()):
             if all(not want or want == got for want, got in zip(literals, segments, strict=True)):
-                found = zip(names, segments, strict=True)
-                return route, {name: got for name, got in found if name}
+                if any(_shadowed(other, literals, segments) for other in almost):
+                    break
+                return route, {name: got for name, got in zip(names, segments, strict=True) if name}
+            if all(not want or _alike(want, got) for want, got in zip(literals, segments, strict=True)):
+                almost.append(literals)
+        if almost:
+            raise _ambiguous("the path is almost that of an operation")
         return None
 
     @property
@@ -87,10 +98,45 @@ def segments_of(path: bytes) -> tuple[str, ...]:
     return decoded
 
 
+def _alike(want: str, got: str) -> bool:
+    """Whether some router would take one for the other."""
+    return want == got or want.casefold() == got.casefold().strip() or _stem(want) == _stem(got)
+
+
+def _stem(segment: str) -> str:
+    return segment.casefold().strip().partition(".")[0]
+
+
+def _shadowed(other: tuple[str, ...], literals: tuple[str, ...], segments: tuple[str, ...]) -> bool:
+    """Whether what ``other`` almost names passes for a parameter in the template with ``literals``."""
+    return any(not own and want and want != got for own, want, got in zip(literals, other, segments, strict=True))
+
+
+def merge(args: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add arguments from another place. Raises ``Unreadable`` where two names are one for some framework."""
+    known = {_folded(name): name for name in args}
+    for name in more:
+        if name.casefold() == _METHOD_FIELD:
+            raise Unreadable(Code.REQUEST_PATH_AMBIGUOUS, "a field overrides the method")
+        other = known.setdefault(_folded(name), name)
+        # Two with brackets are members of one list or map: `filter[a]` and `filter[b]`.
+        if other != name and not ("[" in other and "[" in name and other.casefold() != name.casefold()):
+            raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "two arguments have names that some frameworks take for one")
+        if name in args:
+            raise Unreadable(Code.REQUEST_DUPLICATE_KEY, "an argument comes from two of path, query and body")
+    args.update(more)
+
+
+def _folded(name: str) -> str:
+    return name.casefold().strip().partition("[")[0].replace(".", "_").replace(" ", "_")
+
+
 def query_of(query: bytes) -> dict[str, str]:
     """The fields of a query. Raises ``Unreadable`` where one is there twice or the query can't be read."""
     if not query:
         return {}
+    if b";" in query:
+        raise Unreadable(Code.REQUEST_MALFORMED, "the query holds a semicolon, which some take for a separator")
     try:
         fields = parse_qsl(
             query.decode("ascii"),

@@ -41,6 +41,7 @@ from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, BodyTooLarge, ClientGone, Exchange
 from whygate.transport.headers import downward, upward
 from whygate.transport.origin import Origins
+from whygate.transport.readings import second_reading
 from whygate.transport.refusals import answer_headers
 from whygate.transport.upstream import UpstreamError, Upstreams
 
@@ -171,7 +172,12 @@ class McpEdge:
         turn.server = server_name
         if exchange.method not in _METHODS:
             return Wrong(Code.REQUEST_METHOD_UNKNOWN, "not a method of MCP's transport", rpc=METHOD_NOT_FOUND)
+        if (doubt := second_reading(exchange)) is not None:
+            return Wrong(doubt.code, doubt.note)
         if exchange.method != "POST":
+            if turn.body:
+                # Nobody decides on it; a server that does not look at the method would act on it.
+                return Wrong(Code.REQUEST_MALFORMED, f"a body with {exchange.method}")
             return duplicated(heads)
         turn.envelope = read(turn.body, heads)
         return turn.envelope.wrong

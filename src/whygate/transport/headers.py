@@ -6,7 +6,12 @@ Rules of this file:
    that the operator injects are dropped from what the caller sent (MCP authorization: no token passthrough).
 2. Hop-by-hop headers end here (RFC 9110 section 7.6.1), those named in ``connection`` included.
 3. Trace context, baggage and whygate's own headers are ours to write; what the caller sent of them is dropped.
-4. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us.
+4. Who the caller is, and where it comes from, is ours to say: headers by which a proxy says it (``x-forwarded-*``,
+   ``x-auth-request-*``, ``cf-access-*`` …) are dropped from what the caller sent.
+5. Names are compared with ``_`` for ``-``: CGI and WSGI make one of both, so ``X_Api_Key`` could take the injected
+   credential's place.
+6. ``connection`` can't name away what the body is read by: its type, and MCP's own headers.
+7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us.
 """
 
 from collections.abc import Iterable
@@ -20,7 +25,8 @@ _HOP_BY_HOP: Final = frozenset(
 _NEVER_UP: Final = _HOP_BY_HOP | frozenset(
     (
         b"authorization", b"proxy-authorization", b"cookie", b"x-api-key", b"host", b"content-length", b"expect",
-        b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via",
+        b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"remote-user",
+        b"x-remote-user", b"x-authenticated-user", b"x-user", b"x-client-cert", b"client-cert", b"x-ssl-cert",
         b"traceparent", b"tracestate", b"baggage", b"accept-encoding", b"origin", b"referer", b"prefer",
     )
 )  # fmt: skip
@@ -29,19 +35,26 @@ _NEVER_DOWN: Final = _HOP_BY_HOP | frozenset(
      b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date")
 )  # fmt: skip
 _OURS: Final = b"whygate-"
+_SAID_BY_PROXIES: Final = (
+    _OURS, b"x-forwarded-", b"x-auth-request-", b"x-goog-iap-", b"x-goog-authenticated-", b"x-amzn-oidc-", b"cf-access-",
+    b"cf-connecting-", b"x-ms-client-principal", b"ssl-client-", b"x-ssl-client-", b"tailscale-user-",
+)  # fmt: skip
 
 
 def upward(headers: Iterable[Header], injected: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The request headers for the upstream: what of the caller's may cross, then what the operator injects."""
     injected = list(injected)
-    taken = {name.lower().encode("latin-1") for name, _ in injected}
+    taken = {_plain(name.lower().encode("latin-1")) for name, _ in injected}
     headers = list(headers)
     named = _named_in_connection(headers)
-    kept = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in headers
-        if name not in _NEVER_UP and name not in taken and name not in named and not name.startswith(_OURS)
-    ]
+    kept = []
+    for name, value in headers:
+        plain = _plain(name)
+        if plain in _NEVER_UP or plain in taken or plain.startswith(_SAID_BY_PROXIES):
+            continue
+        if name in named and plain != b"content-type" and not plain.startswith(b"mcp-"):
+            continue
+        kept.append((name.decode("latin-1"), value.decode("latin-1")))
     return kept + injected
 
 
@@ -54,6 +67,10 @@ def downward(headers: Iterable[tuple[str, str]]) -> list[Header]:
         for name, value in raw
         if name not in _NEVER_DOWN and name not in named and not name.startswith(_OURS)
     ]
+
+
+def _plain(name: bytes) -> bytes:
+    return name.replace(b"_", b"-")
 
 
 def _named_in_connection(headers: Iterable[Header]) -> frozenset[bytes]:

@@ -1,0 +1,43 @@
+"""Headers that would make the upstream read something else than what was evaluated. Both edges refuse them.
+
+Rules of this file:
+
+1. A header that puts another method or another path in the place of the request's own is refused, whatever it says.
+2. A body is JSON or a form in UTF-8 as it stands: an encoding, another charset, or two types give it a second reading.
+3. ``_`` counts as ``-``: CGI and WSGI make one name of both.
+"""
+
+import re
+from typing import Final
+
+from whygate.core.calls import Fault
+from whygate.core.reasons import Code
+from whygate.transport.asgi import Exchange
+
+_OVERRIDES: Final = frozenset(
+    (b"x-http-method-override", b"x-method-override", b"x-http-method", b"x-original-method",
+     b"x-original-url", b"x-original-uri", b"x-rewrite-url", b"x-forwarded-uri", b"x-forwarded-path",
+     b"x-forwarded-prefix", b"x-override-url")
+)  # fmt: skip
+_CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
+_READ_AS_SENT: Final = frozenset(("utf-8", "utf8", "us-ascii"))
+
+
+def second_reading(exchange: Exchange) -> Fault | None:
+    """What in the headers gives the request a second reading; ``None`` where nothing does."""
+    types, encodings = [], []
+    for name, value in exchange.headers:
+        plain = name.replace(b"_", b"-")
+        if plain in _OVERRIDES:
+            return Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method or the path")
+        if plain == b"content-type":
+            types.append(value.decode("latin-1"))
+        elif plain == b"content-encoding":
+            encodings.append(value.strip().lower())
+    if any(encoding != b"identity" for encoding in encodings):
+        return Fault(code=Code.REQUEST_MALFORMED, note="an encoded body can't be decided on")
+    if len(types) > 1:
+        return Fault(code=Code.REQUEST_MALFORMED, note="the body's type is said twice")
+    if types and any(charset.lower() not in _READ_AS_SENT for charset in _CHARSET.findall(types[0])):
+        return Fault(code=Code.REQUEST_MALFORMED, note="the body's charset is not UTF-8")
+    return None
