@@ -5,12 +5,14 @@ import contextlib
 import socket
 from typing import Any, Final
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 BACKLOG: Final = 2048
 """Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
+CONNECTIONS: Final = 8192
+"""Served at once. Beyond, new ones wait: so a client that holds many open must not reach it easily."""
 STOP_GRACE_S: Final = 10.0
 """An event stream that stays open would hold the exit for ever (measured with granian 2.8.7)."""
 
@@ -33,6 +35,9 @@ class Listener:
             interface=Interfaces.ASGI if lifespan else Interfaces.ASGINL,
             websockets=False,
             backlog=BACKLOG,
+            backpressure=CONNECTIONS,
+            # MCP needs no more, and the limits below are HTTP/1's.
+            http=HTTPModes.http1,
             log_enabled=False,
             # Long enough for an agent that thinks between two calls; shorter than what proxies in between allow.
             http1_settings=HTTP1Settings(keep_alive=True, header_read_timeout=30_000),

@@ -21,7 +21,8 @@ from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
 from whygate.http.routes import Route, Router, merge, query_of
-from whygate.transport.asgi import BodyTooLarge, ClientGone, Exchange
+from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
+from whygate.transport.aside import aside
 from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
@@ -73,33 +74,34 @@ class HttpEdge:
     async def __call__(self, tool_name: str, rest: bytes, exchange: Exchange) -> None:
         """Handle one request. ``rest`` is the path after the tool's name, as on the wire, starting with ``/``."""
         tool = self._tools.get(tool_name)
+        principal, fault = await self._identify(exchange)
+        faults = [fault] if fault is not None else []
         try:
-            body, faults = await self._read(exchange)
+            # Of somebody who is nobody to us, nothing is read but the headers.
+            body = b"" if fault is not None else await self._read(exchange, faults)
         except ClientGone:
             return
-        principal, fault = await self._identify(exchange)
         if fault is not None:
-            faults.append(fault)
-        call = _call(exchange, tool, rest, body, (principal, faults))
+            await exchange.discard()
+        faults += self._doubts(exchange)
+        call = await aside(len(body), _call, exchange, tool, rest, body, (principal, faults))
         admission = await self._gate.admit(call)
         if not admission.allowed or tool is None:
             await self._refuse(exchange, admission.answer)
             return
         await self._forward(exchange, tool, rest, body, admission)
 
-    async def _read(self, exchange: Exchange) -> tuple[bytes, list[Fault]]:
-        faults = []
-        fault = self._origins.check(exchange)
-        if fault is not None:
-            faults.append(fault)
-        doubt = second_reading(exchange)
-        if doubt is not None:
-            faults.append(doubt)
+    def _doubts(self, exchange: Exchange) -> list[Fault]:
+        return [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]
+
+    async def _read(self, exchange: Exchange, faults: list[Fault]) -> bytes:
         try:
-            return await exchange.body(BODY_CAP_BYTES), faults
+            return await exchange.body(BODY_CAP_BYTES)
         except BodyTooLarge:
             faults.append(Fault(code=Code.REQUEST_TOO_LARGE, note=f"the cap is {BODY_CAP_BYTES} bytes"))
-            return b"", faults
+        except BodyTooSlow:
+            faults.append(Fault(code=Code.REQUEST_MALFORMED, note="the body did not come in time"))
+        return b""
 
     async def _identify(self, exchange: Exchange) -> tuple[Principal, Fault | None]:
         credentials = exchange.values(b"authorization")
@@ -181,7 +183,7 @@ def _call(
     else:
         try:
             matched = tool.router.match(exchange.method, rest)
-            if matched is not None:
+            if matched is not None and principal.authenticated:
                 args = _arguments(exchange, matched[1], body)
         except Unreadable as unreadable:
             faults.append(Fault(code=unreadable.code, note=unreadable.note))

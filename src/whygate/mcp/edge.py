@@ -38,7 +38,8 @@ from whygate.mcp.sessions import Bindings
 from whygate.mcp.splices import upward as spliced
 from whygate.mcp.stdio import StdioBackend
 from whygate.mcp.watch import Watch
-from whygate.transport.asgi import JSON, BodyTooLarge, ClientGone, Exchange
+from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, ClientGone, Exchange
+from whygate.transport.aside import aside
 from whygate.transport.headers import downward, upward
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
@@ -156,17 +157,17 @@ class McpEdge:
         fault = self._origins.check(exchange)
         if fault is not None:
             return Wrong(fault.code, fault.note, rpc=REFUSED)
+        found = await self._who(heads)
+        if isinstance(found, Fault):
+            await exchange.discard()
+            return Wrong(found.code, found.note, rpc=REFUSED)
+        turn.principal = found
         try:
             turn.body = await exchange.body(BODY_CAP_BYTES)
         except BodyTooLarge:
             return Wrong(Code.REQUEST_TOO_LARGE, f"the cap is {BODY_CAP_BYTES} bytes")
-        if b"authorization" in heads.twice:
-            return Wrong(Code.AGENT_UNAUTHENTICATED, "two Authorization headers", rpc=REFUSED)
-        credential = heads.found.get(b"authorization")
-        found = await self._identifier.identify(None if credential is None else credential.decode("latin-1"))
-        if isinstance(found, Fault):
-            return Wrong(found.code, found.note, rpc=REFUSED)
-        turn.principal = found
+        except BodyTooSlow:
+            return Wrong(Code.REQUEST_MALFORMED, "the body did not come in time")
         if server_name not in self._servers:
             return Wrong(Code.REQUEST_SERVER_UNKNOWN, "no MCP server of this name", rpc=REFUSED)
         turn.server = server_name
@@ -179,8 +180,14 @@ class McpEdge:
                 # Nobody decides on it; a server that does not look at the method would act on it.
                 return Wrong(Code.REQUEST_MALFORMED, f"a body with {exchange.method}")
             return duplicated(heads)
-        turn.envelope = read(turn.body, heads)
+        turn.envelope = await aside(len(turn.body), read, turn.body, heads)
         return turn.envelope.wrong
+
+    async def _who(self, heads: Heads) -> Principal | Fault:
+        if b"authorization" in heads.twice:
+            return Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
+        credential = heads.found.get(b"authorization")
+        return await self._identifier.identify(None if credential is None else credential.decode("latin-1"))
 
     def _call(self, turn: Turn) -> ToolCall:
         envelope, params = turn.envelope, turn.envelope.params

@@ -3,6 +3,8 @@
 Raw on purpose: every call passes here.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -14,11 +16,20 @@ Header = tuple[bytes, bytes]
 
 DISCARD_BYTES: Final = 64 * 1024 * 1024
 """Of a body above its cap, so much is read for the sake of an explanation; then the connection breaks."""
+BODY_S: Final = 60.0
+"""For a whole body: 4 MiB at half a megabit a second. The server has no limit of its own, and whoever trickles holds a
+connection (measured with granian 2.8.7: as many of them as it accepts at once, and nobody else is served)."""
+DISCARD_S: Final = 5.0
+"""For the body of a caller who gets no further anyway."""
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
 class BodyTooLarge(Exception):
     """The request's body is above the cap. Nothing of it was used."""
+
+
+class BodyTooSlow(Exception):
+    """The request's body did not come whole within ``BODY_S``. Nothing of it was used."""
 
 
 class ClientGone(Exception):
@@ -60,7 +71,22 @@ class Exchange:
         return None
 
     async def body(self, cap_bytes: int) -> bytes:
-        """The whole body. Raises ``BodyTooLarge`` above the cap and ``ClientGone`` where it never came whole."""
+        """The whole body. Raises ``BodyTooLarge`` above the cap, ``BodyTooSlow``, and ``ClientGone`` where it never came
+        whole.
+        """
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._whole(cap_bytes)
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    async def discard(self) -> None:
+        """Read the body and forget it, so that a refusal reaches a caller who is still sending; not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_S):
+                await self._discard(0)
+
+    async def _whole(self, cap_bytes: int) -> bytes:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > cap_bytes:
             await self._discard(0)
