@@ -5,12 +5,13 @@ pyreqwest, because it is many times quicker than httpx (docs/dependencies.md); b
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import TracebackType
 from typing import Final
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectTimeoutError, PoolTimeoutError, PyreqwestError, RequestTimeoutError
+from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
 from whygate.core.reasons import Code
@@ -35,10 +36,12 @@ class UpstreamError(Exception):
 class UpstreamResponse:
     """An answer whose body has not been read yet."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_response", "headers", "status", "whole")
 
     def __init__(self, response: Response) -> None:
         self._response = response
+        self.whole = False
+        """Whether the body has been read to its end."""
         self.status: int = response.status
         self.headers: list[tuple[str, str]] = list(response.headers.items())
 
@@ -52,15 +55,23 @@ class UpstreamResponse:
         """The body as it arrives. Raises ``UpstreamError`` where the upstream breaks off."""
         reader = self._response.body_reader
         while True:
-            with _translated():
+            with _TRANSLATED:
                 chunk = await reader.read_chunk()
             if chunk is None:
+                self.whole = True
                 return
             if chunk:
                 yield bytes(chunk)
 
     async def read(self, cap_bytes: int) -> bytes:
         """The whole body. Raises ``UpstreamError`` with ``result.too_large`` above the cap."""
+        length = self._response.get_header("content-length")
+        if length is not None and length.isdigit() and int(length) <= cap_bytes:
+            # The HTTP client holds the upstream to the length it told.
+            with _TRANSLATED:
+                body = bytes(await self._response.bytes())
+            self.whole = True
+            return body
         parts: list[bytes] = []
         size = 0
         async for chunk in self.chunks():
@@ -90,28 +101,45 @@ class Upstreams:
             .build()
         )
 
-    @asynccontextmanager
-    async def send(
-        self, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes
-    ) -> AsyncIterator[UpstreamResponse]:
-        """Send a request; leaving the block closes the upstream's response, read to its end or not.
+    def send(self, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> "Sending":
+        """A request to be sent by ``async with``; leaving the block closes the upstream's response, read to its end or not.
 
-        Raises ``UpstreamError``. Redirects are not followed: a 3xx is an answer like any other.
+        Entering raises ``UpstreamError``. Redirects are not followed: a 3xx is an answer like any other.
         """
+        # A read buffer of 0: with any other, an event stream is held back until the buffer is full (pyreqwest 0.15.1).
         request = self._client.request(method, url).headers(list(headers)).streamed_read_buffer_limit(0)
         if body:
             request = request.body_bytes(body)
-        stream = request.build_streamed()
-        with _translated():
-            response = await stream.__aenter__()
-        try:
-            yield UpstreamResponse(response)
-        finally:
-            with _translated():
-                await asyncio.shield(stream.__aexit__(None, None, None))
+        return Sending(request.build_streamed())
 
     async def close(self) -> None:
         await self._client.close()
+
+
+class Sending:
+    """A request that is being sent. A class, because a generator would cost each call some microseconds more."""
+
+    __slots__ = ("_answer", "_stream")
+
+    def __init__(self, stream: StreamRequest) -> None:
+        self._stream = stream
+        self._answer: UpstreamResponse | None = None
+
+    async def __aenter__(self) -> UpstreamResponse:
+        with _TRANSLATED:
+            self._answer = UpstreamResponse(await self._stream.__aenter__())
+        return self._answer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closing = self._stream.__aexit__(None, None, None)
+        with _TRANSLATED:
+            if self._answer is not None and self._answer.whole:
+                await closing
+            else:
+                # A caller that is cancelled must still close the connection, or the tool would go on for nobody.
+                await asyncio.shield(closing)
 
 
 class _translated:  # noqa: N801  # used as a keyword would be
@@ -129,3 +157,7 @@ class _translated:  # noqa: N801  # used as a keyword would be
             raise UpstreamError(
                 Code.UPSTREAM_FAILED, f"the tool could not be reached ({type(error).__name__})"
             ) from error
+
+
+_TRANSLATED: Final = _translated()
+"""It holds nothing, so one serves all."""
