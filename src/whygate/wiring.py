@@ -38,7 +38,7 @@ from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.status import status_path
 from whygate.transport.agents import METADATA, AgentsApp
-from whygate.transport.origin import Origins
+from whygate.transport.origin import KnownHosts, Origins
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
@@ -115,38 +115,36 @@ class Gateway:
         )
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
-        origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
         metadata = config.public_url.rstrip("/") + METADATA
-        http = HttpEdge(http_tools(config, self.catalogue), door, gate, origins, metadata)
-        self._undo.push_async_callback(http.close)
-        mcp = McpEdge(
-            mcp_servers(config),
-            door,
-            gate,
-            self.catalogue,
-            origins=origins,
-            resource_metadata=metadata + "/mcp/{server}",
+        agents.app = await self._edges(door, gate, metadata)
+        around = Operators(
+            identifier=door,
+            gate=gate,
+            tasks=tasks,
+            metrics=metrics.render,
+            ready=lambda: "the ledger can't write" if ledger.failed is not None else "",
+            task_openers=config.identities.task_openers,
+            resource_metadata=metadata,
         )
-        await mcp.start()
-        self._undo.push_async_callback(mcp.close)
-        agents.app = AgentsApp(mcp, http, config.public_url, [one.issuer for one in config.identities.issuers])
-        operators.app = create_app(
-            Operators(
-                identifier=door,
-                gate=gate,
-                tasks=tasks,
-                metrics=metrics.render,
-                ready=lambda: "the ledger can't write" if ledger.failed is not None else "",
-                task_openers=config.identities.task_openers,
-                resource_metadata=metadata,
-            )
-        )
+        operators.app = KnownHosts(create_app(around), [config.operators_listen, *config.allowed_hosts])
         if config.telemetry.otlp:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
         for listener in listeners:
             await listener.start()
             self._undo.push_async_callback(listener.stop)
+
+    async def _edges(self, door: Door, gate: Gatekeeper, metadata: str) -> AgentsApp:
+        """What agents reach. ``metadata`` is the address that challenges point to."""
+        config = self.config
+        origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
+        http = HttpEdge(http_tools(config, self.catalogue), door, gate, origins, metadata)
+        self._undo.push_async_callback(http.close)
+        servers, each = mcp_servers(config), metadata + "/mcp/{server}"
+        mcp = McpEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
+        await mcp.start()
+        self._undo.push_async_callback(mcp.close)
+        return AgentsApp(mcp, http, config.public_url, [one.issuer for one in config.identities.issuers])
 
     async def _project(self, otlp: str) -> None:
         """Keep the projector's process running; on the way out, give it a moment to send what is left."""

@@ -129,22 +129,22 @@ def create_app(around: Operators) -> Litestar:
 
     return Litestar(
         [open_task, healthz, readyz, metrics],
-        openapi_config=OpenAPIConfig(
-            title="whygate",
-            version=__version__,
-            path="/schema",
-            components=Components(
-                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="API key or JWT")}
-            ),
-        ),
+        openapi_config=_described(),
         exception_handlers={
             HTTPException: _explain,
+            RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
             Refused: lambda _, refused: _problem(refused.answer, around.resource_metadata),
         },
         request_max_body_size=256 * 1024,
         # Our own logging stands; Litestar's would print a trace for every bad request.
         logging_config=None,
     )
+
+
+def _described() -> OpenAPIConfig:
+    bearer = SecurityScheme(type="http", scheme="bearer", description="API key or JWT")
+    components = Components(security_schemes={"bearer": bearer})
+    return OpenAPIConfig(title="whygate", version=__version__, path="/schema", components=components)
 
 
 async def _opener(around: Operators, connection: Connection) -> tuple[Principal, Fault | None]:

@@ -193,7 +193,9 @@ class Config(Section):
         default_factory=_called, description="What agents call us. Default: `http://` and `listen`."
     )
     allowed_hosts: tuple[HostName, ...] = Field(
-        default=(), description="More values of `Host` that agents may use than that of `public_url`."
+        default=(),
+        description="More values of `Host` that agents may use than that of `public_url`, and names of the operators'"
+        " listener: both refuse names that they don't know.",
     )
     allowed_origins: tuple[Origin, ...] = Field(
         default=(), description="Web origins whose pages may call. Where a request names another: refused."
