@@ -23,6 +23,10 @@ LINE_CAP_BYTES: Final = 16 * 1024 * 1024
 """As large as an answer over HTTP may be."""
 STOP_S: Final = 2.0
 """For each step of the goodbye; servers that flush to a local disk need milliseconds."""
+WRITE_S: Final = 30.0
+"""A server that has not taken a message by then has stopped reading; its callers must not wait for ever."""
+UNREAD_BYTES: Final = 16 * 1024 * 1024
+"""What may lie before a server that does not read, of all its callers' messages together."""
 _STDERR_LINES: Final = 1000
 _STDERR_CHARS: Final = 500
 _INHERITED: Final = (
@@ -67,14 +71,19 @@ class Process:
         ]
 
     async def write(self, message: bytes) -> None:
-        """Write one message. Raises ``UpstreamError`` where the child is gone."""
+        """Write one message. Raises ``UpstreamError`` where the child is gone, or does not read."""
         child = self._child
         if child is None or child.stdin is None or child.stdin.is_closing():
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool's process is gone", sent=False)
+        if child.stdin.transport.get_write_buffer_size() > UNREAD_BYTES:
+            raise UpstreamError(Code.UPSTREAM_TIMEOUT, "the tool's process does not read", sent=False)
         try:
             # One write per message, so that two callers' messages can't interleave.
             child.stdin.write(one_line(message) + b"\n")
-            await child.stdin.drain()
+            async with asyncio.timeout(WRITE_S):
+                await child.stdin.drain()
+        except TimeoutError as error:
+            raise UpstreamError(Code.UPSTREAM_TIMEOUT, "the tool's process does not read") from error
         except (ConnectionError, RuntimeError) as error:
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool's process is gone") from error
 

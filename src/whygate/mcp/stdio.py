@@ -6,7 +6,8 @@ Rules of this file:
    is another principal's, answers 404 either way.
 2. Modern: one process per principal, since a process may keep state. Its first message pins a process's era (measured:
    mcp 2.3.0 refuses the other era's messages from then on), so the eras never share one.
-3. Processes are bounded: per principal and in all. What is idle gives way; what is not, does not.
+3. Processes are bounded: per principal and in all. What is idle gives way; what is not, does not. One that was told to
+   leave counts until it is gone: it can take its time, and its owner could meanwhile start the next.
 """
 
 import asyncio
@@ -121,7 +122,8 @@ class StdioBackend:
         self._lock = asyncio.Lock()
         self._failed = 0
         self._not_before = 0.0
-        self._stops: set[asyncio.Task[None]] = set()
+        self._stops: dict[asyncio.Task[None], str] = {}
+        """Processes on their way out, and whose they were."""
         self._closed = False
 
     async def close(self) -> None:
@@ -246,6 +248,9 @@ class StdioBackend:
     def _make_room(self, owner: str) -> None:
         seats = [*self._sessions.values(), *self._shared.values()]
         mine = [seat for seat in seats if seat.owner == owner]
+        leaving = list(self._stops.values())
+        if leaving.count(owner) >= self._limits.per_principal or len(leaving) >= self._limits.processes:
+            raise Refused(Code.QUOTA_EXCEEDED, f"{len(leaving)} processes of {self._server.name} are still ending")
         # One's own idle sessions go first: nobody can push others' out by opening many.
         for group, most in ((mine, self._limits.per_principal), (seats, self._limits.processes)):
             if len(group) < most:
@@ -275,8 +280,8 @@ class StdioBackend:
         """Take it out of use now; its process ends in its own time."""
         self._drop(seat)
         task = asyncio.get_running_loop().create_task(seat.wire.stop())
-        self._stops.add(task)
-        task.add_done_callback(self._stops.discard)
+        self._stops[task] = seat.owner
+        task.add_done_callback(lambda _: self._stops.pop(task, None))
 
     def _drop(self, seat: _Seat) -> None:
         for table in (self._sessions, self._shared):

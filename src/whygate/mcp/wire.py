@@ -21,7 +21,7 @@ from whygate.core.reasons import Code
 from whygate.mcp import splices
 from whygate.mcp.backend import Outgoing, Server
 from whygate.mcp.envelope import Envelope
-from whygate.mcp.process import Process
+from whygate.mcp.process import LINE_CAP_BYTES, Process
 from whygate.transport.upstream import UpstreamError
 
 SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
@@ -29,6 +29,8 @@ _KEPT: Final = 64
 """Messages kept for a stream that is not open yet."""
 _QUEUED: Final = 1000
 """Messages that a slow client may leave lying; a request that has more is cut off rather than fill the memory."""
+_QUEUED_BYTES: Final = 2 * LINE_CAP_BYTES
+"""And their bytes: a message alone may have 16 MiB. The same for what is kept."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger("whygate.mcp.stdio")
@@ -39,7 +41,7 @@ Id = int | str
 class Waiter:
     """A request in flight, or a ``GET`` stream: what arrives for it, in order."""
 
-    __slots__ = ("answered", "id", "queue", "takes_events", "token", "wire_id")
+    __slots__ = ("_bytes", "answered", "id", "queue", "takes_events", "token", "wire_id")
 
     def __init__(self, identity: Id | None, wire_id: Id | None, token: Id | None, *, takes_events: bool) -> None:
         self.id = identity
@@ -48,16 +50,17 @@ class Waiter:
         """The progress token as the client chose it."""
         self.takes_events = takes_events
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED)
+        self._bytes = 0
         self.answered = False
         """The response is in the queue, or was taken from it."""
 
     def put(self, message: bytes | None) -> None:
-        try:
-            self.queue.put_nowait(message)
-        except asyncio.QueueFull:
+        self._bytes += len(message or b"")
+        if self.queue.full() or self._bytes > _QUEUED_BYTES:
             while not self.queue.empty():
                 self.queue.get_nowait()
-            self.queue.put_nowait(None)
+            self._bytes, message = 0, None
+        self.queue.put_nowait(message)
 
     async def next(self, timeout_s: float | None) -> bytes:
         """The next message. Raises ``UpstreamError`` where the process ended, or was silent for too long."""
@@ -71,6 +74,7 @@ class Waiter:
         if message is None:
             self.put(None)
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool's process ended")
+        self._bytes -= len(message)
         return message
 
 
@@ -224,6 +228,8 @@ class Wire:
             self._stream.put(line)
         elif not self._modern:
             self._kept.append(line)
+            while sum(map(len, self._kept)) > _QUEUED_BYTES:
+                self._kept.popleft()
 
 
 def _renumbered(body: bytes, wire_id: Id, token: Id | None) -> bytes:
