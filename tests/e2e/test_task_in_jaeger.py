@@ -1,9 +1,13 @@
 """A whole task in a real Jaeger: one trace, the tree right, outcomes and codes readable and findable."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.servers.gateway import example_tools, make_repository, run_example, running
@@ -73,3 +77,18 @@ async def test_a_task_is_one_trace_and_its_refusals_are_found_by_code(
     for code_, hits in (("args.limit_exceeded", 1), ("step_up.required", 1), ("break_glass.invoked", 0)):
         found_traces = jaeger.traces(service, tags={"whygate.reason.code": code_}, start=since_us, end=until_us)
         assert [one["traceID"] for one in found_traces] == [task["trace_id"]] * hits
+    told = await asyncio.to_thread(_whygate, "task", task["id"], "--ledger", str(gateway.ledger))
+    assert [(call["id"], call["code"]) for call in told["calls"]] == [
+        (record["id"], record["reason"]["code"]) for record in records.values()
+    ]
+    (refused,) = [record for record in records.values() if record["reason"]["code"] == "args.limit_exceeded"]
+    why = await asyncio.to_thread(_whygate, "why", refused["id"], "--ledger", str(gateway.ledger))
+    assert task["trace_id"] in json.dumps(why)
+    assert refused["reason"]["admin"] in json.dumps(why)
+
+
+def _whygate(*words: str) -> dict[str, Any]:
+    """What the command line tells of the same ledger."""
+    ran = subprocess.run([sys.executable, "-m", "whygate", *words, "--json"], capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
