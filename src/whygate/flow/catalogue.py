@@ -6,6 +6,7 @@ permits, so that nobody can tell a hidden tool from one that does not exist; it 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -14,8 +15,8 @@ import msgspec
 from whygate.core.calls import Tool
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:/\-]{1,128}")
-MAX_LEARNED: Final = 10_000
-"""Names remembered altogether: no honest set of servers has more."""
+MAX_LEARNED: Final = 2_000
+"""Names remembered of one server: none that is honest has more, and one that is not leaves the others theirs."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,7 @@ class Catalogue:
     def __init__(self, servers: Mapping[str, Listed]) -> None:
         self._servers = dict(servers)
         self._known: dict[tuple[str, str], Tool] = {}
+        self._counts: Counter[str] = Counter()
         for server, listed in self._servers.items():
             self.learn(server, listed.names)
 
@@ -59,8 +61,9 @@ class Catalogue:
         if listed is None:
             return
         for name in names:
-            if (server, name) not in self._known and len(self._known) < MAX_LEARNED and _NAME.fullmatch(name):
+            if (server, name) not in self._known and self._counts[server] < MAX_LEARNED and _NAME.fullmatch(name):
                 self._known[server, name] = listed.make(name)
+                self._counts[server] += 1
 
     def known(self) -> list[Tool]:
         """All tools mentioned so far, by id."""

@@ -6,14 +6,15 @@ Rules of this file:
    alike (``task.not_usable``), so that nobody learns which ids exist.
 2. A call that names no task joins the one whose trace it came with, if it may; else its session's; else one of its
    principal that ends after an idle gap. A caller's own trace id never chooses the trace, unless the operator trusts it
-   to (``adopt_trace``).
+   to (``adopt_trace``), and never one that is another's task already.
 3. Opening a task is a record, durable together with the first decision that joins it, or before its id is handed out.
 4. The registry is bounded. Every task has an end; of derived ones the longest idle leaves memory first, and its caller
-   simply gets a new one.
+   simply gets a new one. A session's name is the caller's word: who names more than ``MAX_SESSIONS`` in a working day
+   gets one task for the rest, instead of a record and a task for each name.
 """
 
 import datetime
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Final
 
 import msgspec
@@ -34,6 +35,8 @@ DERIVED_MAX_US: Final = 8 * 3600 * 1_000_000
 """And after a working day in any case."""
 MAX_DERIVED: Final = 50_000
 """Derived tasks kept in memory: about 40 MB at the most."""
+MAX_SESSIONS: Final = 4096
+"""Tasks derived for one principal within ``DERIVED_MAX_US``: a session every seven seconds, all day."""
 DEFAULT_TTL_S: Final = 7 * 24 * 3600
 SWEEP_EVERY_US: Final = 60 * 1_000_000
 MAX_TTL_S: Final = 30 * 24 * 3600
@@ -71,6 +74,8 @@ class Tasks:
         self._swept_us = 0
         self._derived: OrderedDict[tuple[str, str], str] = OrderedDict()
         """By opener and session; the longest idle first."""
+        self._opened: dict[str, deque[int]] = {}
+        """By principal: when its derived tasks were opened."""
         for task in ledger.tasks():
             self._keep(task)
 
@@ -133,8 +138,10 @@ class Tasks:
             and not known.closed
         ):
             return self._join(known, now_us)
+        if hints.session and self._crowded(principal.id, now_us):
+            return self._derive(principal, msgspec.structs.replace(hints, session=""), now_us)
         task_id = self._ids.new()
-        adopted = principal.adopt_trace and hints.parent is not None
+        adopted = principal.adopt_trace and hints.parent is not None and self._free(hints.parent.trace_id, principal)
         trace = hints.parent.trace_id if adopted and hints.parent else ids.trace_id(self._trace_key, task_id)
         task = StoredTask(
             id=task_id,
@@ -149,6 +156,17 @@ class Tasks:
         )
         self._keep(task)
         return Joined(_facts(task), self._record(task, subject_of(principal), ""))
+
+    def _crowded(self, opener: str, now_us: int) -> bool:
+        opened = self._opened.get(opener, _NONE)
+        while opened and now_us - opened[0] >= DERIVED_MAX_US:
+            opened.popleft()
+        return len(opened) >= MAX_SESSIONS
+
+    def _free(self, trace_id: str, principal: Principal) -> bool:
+        """Whether nobody else's task has this trace: else its calls could no longer be joined by it."""
+        other = self._by_id.get(self._by_trace.get(trace_id, ""))
+        return other is None or other.opened_by == principal.id
 
     def _record(self, task: StoredTask, opener: Subject, goal_digest: str) -> TaskRecord:
         return TaskRecord(
@@ -175,6 +193,7 @@ class Tasks:
         self._by_trace[task.trace_id] = task.id
         if not task.derived:
             return
+        self._opened.setdefault(task.opened_by, deque(maxlen=MAX_SESSIONS)).append(task.opened_us)
         key = (task.opened_by, task.session)
         previous = self._derived.pop(key, None)
         if previous is not None:
@@ -195,6 +214,9 @@ class Tasks:
         task = self._by_id.pop(task_id, None)
         if task is not None and self._by_trace.get(task.trace_id) == task.id:
             del self._by_trace[task.trace_id]
+
+
+_NONE: Final[deque[int]] = deque(maxlen=0)
 
 
 def _facts(task: StoredTask) -> TaskFacts:
