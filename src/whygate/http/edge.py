@@ -31,6 +31,7 @@ from whygate.transport.refusals import answer_headers, problem, refusal_headers,
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
+_CREDENTIAL: Final = frozenset((401, 407))
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
@@ -138,6 +139,10 @@ class HttpEdge:
 
     async def _relay(self, exchange: Exchange, response: UpstreamResponse, admission: Admission) -> Completion:
         """Pass the upstream's answer on as it comes. A client that leaves ends the upstream's answer, too."""
+        if response.status in _CREDENTIAL:
+            # About our credential, which may be quoted in it; the agent would take it for its own.
+            _log.warning("%s: did not take the gateway's credential (%d)", admission.call.server, response.status)
+            raise UpstreamError(Code.UPSTREAM_FAILED, "the tool did not take the gateway's credential")
         await exchange.start(response.status, [*downward(response.headers), *answer_headers(admission.answer)])
         seen = self._gate.hasher()
         size = 0

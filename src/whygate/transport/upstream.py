@@ -39,10 +39,14 @@ class UpstreamResponse:
     __slots__ = ("_response", "headers", "status", "whole")
 
     def __init__(self, response: Response) -> None:
+        """Raises ``ValueError`` where the head is none that could be passed on."""
         self._response = response
         self.whole = False
         """Whether the body has been read to its end."""
         self.status: int = response.status
+        """Never below 200: what switches protocols is no answer."""
+        if self.status < 200:
+            raise ValueError("the upstream switched protocols")
         self.headers: list[tuple[str, str]] = list(response.headers.items())
 
     @property
@@ -127,7 +131,13 @@ class Sending:
 
     async def __aenter__(self) -> UpstreamResponse:
         with _TRANSLATED:
-            self._answer = UpstreamResponse(await self._stream.__aenter__())
+            response = await self._stream.__aenter__()
+        try:
+            self._answer = UpstreamResponse(response)
+        except ValueError:
+            # Entering failed, so nobody will leave: the connection is closed here.
+            await asyncio.shield(self._stream.__aexit__(None, None, None))
+            raise UpstreamError(Code.UPSTREAM_FAILED, "the tool's answer has a head that can't be read") from None
         return self._answer
 
     async def __aexit__(
