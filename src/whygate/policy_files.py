@@ -3,6 +3,7 @@
 1. What is there is read or is an error. A file left out in silence would be a deny left out in silence.
 2. Nothing outside the folder is read: a link must end inside it (as those of a mounted ConfigMap do).
 3. What begins with a dot is not looked at, neither is what ends otherwise than in .yaml or .yml.
+4. What is read and what is watched are found by the same walk: a change that counts can't go unseen.
 """
 
 import os
@@ -17,6 +18,42 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 4096
 _ENDINGS: Final = (".yaml", ".yml")
+
+
+Seen = tuple[tuple[str | int, ...], ...]
+
+
+class PolicyFolder:
+    """A policy folder to come back to. Every method blocks for some reads of the disk."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def read(self) -> dict[str, str]:
+        """See ``read_folder``."""
+        return read_folder(self.path)
+
+    def seen(self) -> Seen:
+        """What the folder looks like from outside: equal as long as nothing in it was changed. Never raises.
+
+        By name, size, times and inode of what each name leads to: a link that was bent (as those of a mounted
+        ConfigMap are) counts, and so does a change of who may read. Times of change, not only of modification: copying
+        tools set the latter back.
+        """
+        errors: list[PolicyError] = []
+        try:
+            real = self.path.resolve(strict=True)
+            found = [(self.path.name, real)] if real.is_file() else sorted(_files(self.path, real, errors))
+        except OSError as wrong:
+            return ((_why(wrong),),)
+        return (
+            (str(real),),
+            *((str(error),) for error in sorted(errors)),
+            *(_signature(name, file) for name, file in found[: MAX_FILES + 1]),
+        )
 
 
 def read_folder(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -50,6 +87,14 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, str]:
     if errors:
         raise PolicyErrors(tuple(sorted(errors)))
     return texts
+
+
+def _signature(name: str, file: Path) -> tuple[str | int, ...]:
+    try:
+        found = file.stat()
+    except OSError as wrong:
+        return (name, _why(wrong))
+    return (name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _files(root: Path, real: Path, errors: list[PolicyError]) -> Iterator[tuple[str, Path]]:

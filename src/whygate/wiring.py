@@ -21,19 +21,20 @@ from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
-from whygate.core.policy.model import PolicySet
 from whygate.flow.catalogue import Catalogue, Listed
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
-from whygate.flow.policies import Policies
+from whygate.flow.policies import Cause, Policies
+from whygate.flow.reloading import Reloader
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge, HttpTool
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.edge import McpEdge
-from whygate.policy_files import read_folder
+from whygate.policy_files import PolicyFolder
 from whygate.serving import Listener
 from whygate.stores.keys import Keys, load_or_create
+from whygate.stores.reader import Reader
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.status import status_path
@@ -55,7 +56,9 @@ class Gateway:
         self.failed = asyncio.Event()
         """Set when the ledger can't go on: the process has to end, so that its next start re-reads the tail."""
         self._undo = contextlib.AsyncExitStack()
-        self.policy: PolicySet | None = None
+        self.reloader: Reloader
+        """The policies in force, and the way to new ones; there once ``start`` has returned."""
+        self._looking = False
         self.catalogue = Catalogue({name: _listed(name, server) for name, server in config.tools.items()})
 
     async def start(self) -> None:
@@ -69,6 +72,11 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new connections, finish calls in flight, write the stop record, let go of the ledger."""
         await self._undo.aclose()
+
+    def look_at_policies(self) -> None:
+        """Have the policy folder looked at now; for a signal. Before the start is through, it is looked at anyway."""
+        if self._looking:
+            self.reloader.soon(Cause.SIGNAL)
 
     async def _start(self) -> None:
         config = self.config
@@ -91,14 +99,16 @@ class Gateway:
             on_failed=tell_failed,
         )
         self._undo.push_async_callback(asyncio.to_thread, ledger.close)
+        policies = Policies(ledger, new_ids)
+        reloader = self.reloader = Reloader(policies, PolicyFolder(config.policies))
+        await reloader.start(lambda digest: _kept(path, digest), ledger.policy_in_force())
         metrics = Metrics(
             version=__version__,
+            policy=lambda: (reloader.loaded_s, policies.refusal is not None),
             newest=lambda: ledger.newest,
             failed=lambda: ledger.failed is not None,
             projector=status_path(path) if config.telemetry.otlp else None,
         )
-        policies = Policies(ledger, new_ids)
-        self.policy = await policies.bring_into_force(read_folder(Path(config.policies)))
         tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
         gate = Gatekeeper(
             Surroundings(
@@ -121,6 +131,7 @@ class Gateway:
             identifier=door,
             gate=gate,
             tasks=tasks,
+            reloader=reloader,
             metrics=metrics.render,
             ready=lambda: "the ledger can't write" if ledger.failed is not None else "",
             task_openers=config.identities.task_openers,
@@ -130,6 +141,9 @@ class Gateway:
         if config.telemetry.otlp:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
+        self._undo.push_async_callback(reloader.finish)
+        self._undo.push_async_callback(_cancelled, asyncio.create_task(reloader.watch()))
+        self._looking = True
         for listener in listeners:
             await listener.start()
             self._undo.push_async_callback(listener.stop)
@@ -232,6 +246,12 @@ def _listed(name: str, server: Server) -> Listed:
 
     exact = tuple(pattern for pattern in server.tools if not set(pattern) & set("*?["))
     return Listed(make=make, names=(*operations, *exact))
+
+
+def _kept(ledger: Path, digest: str) -> dict[str, str]:
+    """The texts of a policy set that was in force once."""
+    with Reader(ledger) as reader:
+        return reader.policy(digest)
 
 
 def _start_data(config: Config, keys: Keys) -> dict[str, Any]:

@@ -87,16 +87,17 @@ def test_every_applicable_rule_is_on_record() -> None:
     assert first.digest == policies.policies[0].digest
 
 
-def test_a_permission_claims_what_it_rests_on() -> None:
-    """What allows claims the policy set and the open task; what refuses claims nothing."""
+def test_a_decision_claims_what_it_rests_on() -> None:
+    """What allows claims the policy set and the open task; what rules refuse, the set; what a gate refuses, nothing."""
     decision = ask(OPEN)
     assert decision.claims == (
         Claim(key="", kind="policy", value=OPEN.digest),
         Claim(key="task-1", kind="task", value="open"),
     )
     assert decide(call(), Facts(now=FACTS.now, task=None), OPEN).claims == decision.claims[:1]
-    assert ask(made(HARD)).claims == ()
+    assert ask(made(HARD)).claims == (Claim(key="", kind="policy", value=made(HARD).digest),)
     assert ask(made(HARD)).policy_digest == made(HARD).digest
+    assert ask(OPEN, tool=None).claims == ()
 
 
 def test_all_ways_out_are_listed_cheapest_first() -> None:

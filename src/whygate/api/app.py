@@ -1,10 +1,10 @@
-"""The operators' listener: tasks, health, metrics.
+"""The operators' listener: tasks, policies, health, metrics.
 
 Rules of this file:
 
 1. Only people and the hosts that the operator named open tasks; an agent never does, whatever its roles: a task's goal
    is what later tells the agent's own wishes from those of the person it works for.
-2. A refusal here is decided and recorded like one at the edges.
+2. The same may look at policies and have them reloaded. A refusal is decided and recorded like one at the edges.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,38 +12,25 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from litestar import Litestar, Request, Response, get, post
-from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
+from whygate.api import policies
+from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, refused, unrecorded
 from whygate.core import ids
-from whygate.core.calls import Fault, ToolCall, TraceParent
-from whygate.core.identity import ANONYMOUS, IdentityType, Principal
+from whygate.core.calls import TraceParent
+from whygate.core.identity import Principal
 from whygate.core.instants import from_us
-from whygate.core.reasons import Code
-from whygate.flow.ports import Answer, Gate, Identifier, LedgerUnavailable
+from whygate.flow.ports import Gate, Identifier, LedgerUnavailable
+from whygate.flow.reloading import Reloader
 from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
-from whygate.transport.refusals import problem, refusal_headers, status_of
 
-PROBLEM = "application/problem+json"
 Selector = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$", examples=["role:support"])]
 Label = Annotated[str, Field(max_length=128, pattern=r"^[\x21-\x7e]*$")]
-
-
-Connection = ASGIConnection[Any, Any, Any, Any]
-
-
-class Refused(Exception):
-    """A request that was decided against, and recorded."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.code)
-        self.answer = answer
 
 
 class TaskRequest(BaseModel):
@@ -65,6 +52,7 @@ class Operators:
     identifier: Identifier
     gate: Gate
     tasks: Tasks
+    reloader: Reloader
     metrics: Callable[[], tuple[bytes, str]]
     ready: Callable[[], str]
     """Empty when the gateway can decide and record; else what is missing."""
@@ -74,18 +62,13 @@ class Operators:
 
 def create_app(around: Operators) -> Litestar:
     """The ASGI application."""
-
-    async def may_open(connection: Connection, _: BaseRouteHandler) -> None:
-        """Ask who calls before anything of the body is read: a stranger learns nothing from what we say of it."""
-        opener, fault = await _opener(around, connection)
-        if fault is not None:
-            raise Refused(await _refuse(around, connection, opener, fault))
-        connection.state["opener"] = opener
+    guard = Guard(identifier=around.identifier, gate=around.gate, hosts=around.task_openers)
+    may_open = guard.asks("tasks/open", "open tasks")
 
     @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}], guards=[may_open])
     async def open_task(request: Request[Any, Any, Any], data: JSONBody[TaskRequest]) -> Response[Any]:
         """Open a task durably; answers its id and the `traceparent` that makes calls part of its trace."""
-        opener: Principal = request.state["opener"]
+        opener: Principal = request.state[CALLER]
         if "*" in data.agents:
             raise ValidationException("agents: a task names its agents; '*' is not a name")
         wanted = NewTask(
@@ -94,7 +77,7 @@ def create_app(around: Operators) -> Litestar:
         try:
             task = await around.tasks.open(wanted, opener)
         except LedgerUnavailable:
-            return _problem(_unrecorded(Code.AUDIT_UNAVAILABLE), around.resource_metadata)
+            raise Refused(unrecorded()) from None
         parent = TraceParent(trace_id=task.trace_id, span_id=ids.span_id("root", task.trace_id))
         body = {
             "id": task.id,
@@ -128,12 +111,12 @@ def create_app(around: Operators) -> Litestar:
         return Response(text, media_type=content_type)
 
     return Litestar(
-        [open_task, healthz, readyz, metrics],
+        [open_task, *policies.handlers(guard, around.reloader), healthz, readyz, metrics],
         openapi_config=_described(),
         exception_handlers={
             HTTPException: _explain,
             RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
-            Refused: lambda _, refused: _problem(refused.answer, around.resource_metadata),
+            Refused: lambda _, found: refused(found.answer, around.resource_metadata),
         },
         request_max_body_size=256 * 1024,
         # Our own logging stands; Litestar's would print a trace for every bad request.
@@ -145,37 +128,6 @@ def _described() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="API key or JWT")
     components = Components(security_schemes={"bearer": bearer})
     return OpenAPIConfig(title="whygate", version=__version__, path="/schema", components=components)
-
-
-async def _opener(around: Operators, connection: Connection) -> tuple[Principal, Fault | None]:
-    credentials = connection.headers.getall("authorization", [])
-    if len(credentials) > 1:
-        return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
-    found = await around.identifier.identify(credentials[0] if credentials else None)
-    if isinstance(found, Fault):
-        return ANONYMOUS, found
-    named = not found.kinds.isdisjoint(around.task_openers)
-    if found.type is IdentityType.HUMAN or (named and found.type is not IdentityType.AI_AGENT):
-        return found, None
-    note = "only people, and the hosts that identities.task_openers names, open tasks"
-    return found, Fault(code=Code.POLICY_EXPLICIT_DENY, note=note)
-
-
-async def _refuse(around: Operators, connection: Connection, principal: Principal, fault: Fault) -> Answer:
-    client = connection.client.host if connection.client else ""
-    call = ToolCall(
-        protocol="whygate", method="tasks/open", public=True, principal=principal, client=client, faults=(fault,)
-    )
-    return (await around.gate.admit(call)).answer
-
-
-def _problem(answer: Answer, resource_metadata: str) -> Response[bytes]:
-    headers = {name.decode(): value.decode("latin-1") for name, value in refusal_headers(answer, resource_metadata)}
-    return Response(problem(answer), status_code=status_of(answer.code), media_type=PROBLEM, headers=headers)
-
-
-def _unrecorded(code: Code) -> Answer:
-    return Answer(id="", outcome=code.outcome, code=code, note=code.entry.user, next=code.entry.next)
 
 
 def _explain(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from whygate import __version__
 from whygate.config import Config, ConfigError, load, weaknesses
 from whygate.core.policy.errors import PolicyErrors
-from whygate.core.policy.model import PolicySet
+from whygate.flow.policies import counted
 from whygate.flow.ports import LedgerUnavailable
 from whygate.serving import AddressInUse
 from whygate.stores.keys import KeysRefused
@@ -58,8 +58,10 @@ async def _run(config: Config, console: Console) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    gateway = Gateway(config)
+    # A signal that comes too early ends nothing and is not lost: the start reads the policies, and so does the watch.
+    loop.add_signal_handler(signal.SIGHUP, gateway.look_at_policies)
     try:
-        gateway = Gateway(config)
         await gateway.start()
     except PolicyErrors as refused:
         console.print("[bold red]The policies can't be used; nothing was started.[/]")
@@ -93,28 +95,18 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     """What is configured, what is weak, and where to look."""
     console.print(f"[bold]whygate {__version__}[/] · deployment {escape(config.deployment)}")
     paths = [f"/{'mcp' if server.mcp else 'http'}/{name}" for name, server in sorted(config.tools.items())]
-    policy = gateway.policy
+    policies = gateway.reloader.policies
     rows = [
         ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),
-        ("operators", f"http://{config.operators_listen}  /v1/tasks  /readyz  /metrics  /schema"),
+        ("operators", f"http://{config.operators_listen}  /v1/tasks  /v1/policies  /readyz  /metrics  /schema"),
         ("ledger", str(config.ledger)),
-        (
-            "policies",
-            f"{config.policies}  {_counted(policy)}",
-        ),
+        ("policies", f"{config.policies}  {counted(policies.current)}"),
         ("spans", config.telemetry.otlp or "not exported (telemetry.otlp is not set)"),
     ]
     for name, text in rows:
         console.print(f"  {name:<10} {escape(text)}", highlight=False)
+    if policies.refusal is not None:
+        console.print("  [bold red]refused[/]    what this folder holds: the last good policies are in force")
     for weakness in weaknesses(config):
         console.print(f"  [yellow]weak[/]       {escape(weakness)}", highlight=False)
     console.print("Ready. Follow decisions with `whygate tail`; ask about one with `whygate why <id>`.")
-
-
-def _counted(policy: PolicySet | None) -> str:
-    """``2 policies, 9 rules, sha256:0123456789ab``."""
-    if policy is None:
-        return "none"
-    many = len(policy.policies)
-    rules = sum(len(one.rules) for one in policy.policies)
-    return f"{many} polic{'y' if many == 1 else 'ies'}, {rules} rule{'' if rules == 1 else 's'}, {policy.digest[:19]}"

@@ -363,6 +363,8 @@ def event(record: AnyRecord) -> Event:
         headline = f"POLICY {record.event.replace('_', ' ')} ({files})"
         details = {
             "digest": record.digest,
+            "cause": record.cause,
+            "by": record.subject.id if record.subject is not None else "",
             "files": ", ".join(file.name for file in record.files),
             "errors": "; ".join(record.errors),
         }

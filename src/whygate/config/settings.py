@@ -96,7 +96,7 @@ class Identities(Section):
     agents: tuple[Agent, ...] = Field(default=(), description="The inventory.")
     issuers: tuple[Issuer, ...] = Field(default=(), description="Whose tokens are believed.")
     task_openers: tuple[Selector, ...] = Field(
-        default=(), description="Who besides people may open tasks: ids, or `role:<name>`."
+        default=(), description="Who besides people may open tasks and have policies reloaded: ids, or `role:<name>`."
     )
 
 

@@ -176,12 +176,16 @@ def _challenge(rules: list[CompiledRule], policy: PolicySet, evaluations: tuple[
 # --- decisions ---
 
 
+def _in_force(policy: PolicySet) -> Claim:
+    """What every decision by rules rests on, refusals too: a record never names a set that was no longer in force."""
+    return Claim(key="", kind="policy", value=policy.digest)
+
+
 def _claims(facts: Facts, policy: PolicySet) -> tuple[Claim, ...]:
     """What must still hold when a permission is made durable."""
-    in_force = Claim(key="", kind="policy", value=policy.digest)
     if facts.task is None:
-        return (in_force,)
-    return (in_force, Claim(key=facts.task.id, kind="task", value="open"))
+        return (_in_force(policy),)
+    return (_in_force(policy), Claim(key=facts.task.id, kind="task", value="open"))
 
 
 def _made(
@@ -202,7 +206,7 @@ def _made(
         next=entry.next,
         evaluations=evaluations,
         determined_by=None if rule is None else rule.ref,
-        claims=claims,
+        claims=claims or (() if policy is None else (_in_force(policy),)),
         policy_digest="" if policy is None else policy.digest,
     )
 

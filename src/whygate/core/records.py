@@ -209,8 +209,10 @@ class PolicyFile(Part, frozen=True, kw_only=True):
 class PolicyRecord(Record, kw_only=True):
     KIND: ClassVar[str] = "policy"
 
+    cause: str = ""
+    """``start``, ``folder`` (it changed), ``signal`` or ``command``."""
     digest: str
-    """Of the set."""
+    """Of the set in force; empty for one that was refused."""
     errors: tuple[str, ...] = ()
     """``file:line:column: what is wrong``, for a set that was refused."""
     event: str
@@ -234,6 +236,8 @@ class LifeRecord(Record, kw_only=True):
     kind: str
     """``start``, ``stop``, ``gap``, ``clock_step`` or ``config``."""
     seq: int = 0
+    subject: Subject | None = None
+    """Who commanded it, where somebody did."""
     time: datetime.datetime = EPOCH
     v: int
     writer: str = ""

@@ -44,10 +44,12 @@ class Metrics:
         version: str,
         newest: Callable[[], int] = lambda: 0,
         failed: Callable[[], bool] = lambda: False,
+        policy: Callable[[], tuple[float, bool]] = lambda: (0.0, False),
         projector: Path | None = None,
     ) -> None:
-        """``newest`` gives the number of the ledger's newest record, ``failed`` whether the ledger can't write;
-        ``projector`` is the projector's status file, ``None`` where nothing is exported.
+        """``newest`` gives the number of the ledger's newest record, ``failed`` whether the ledger can't write, ``policy``
+        when the policies were last found good (Unix time) and whether they were refused since; ``projector`` is
+        the projector's status file, ``None`` where nothing is exported.
         """
         # For the whole process, which is ours: twice the series, to say when each began.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs has no annotations
@@ -79,6 +81,16 @@ class Metrics:
         Gauge(
             "whygate_ledger_failed", "1 while nothing can be recorded, and so nothing passes.", registry=registry
         ).set_function(lambda: float(failed()))
+        Gauge(
+            "whygate_policy_loaded_timestamp_seconds",
+            "When the policy folder was last looked at and found good.",
+            registry=registry,
+        ).set_function(lambda: policy()[0])
+        Gauge(
+            "whygate_policy_refused",
+            "1 while what the policy folder holds was refused, and older policies stay in force.",
+            registry=registry,
+        ).set_function(lambda: float(policy()[1]))
         ProcessCollector(registry=registry)
         if projector is not None:
             registry.register(_Projection(projector, newest))

@@ -72,6 +72,7 @@ METHODS: Final = HTTP_METHODS | frozenset(
         *("resources/unsubscribe", "subscriptions/listen", "roots/list"),
         *("sampling/createMessage", "elicitation/create"),
         *("tasks/open", "tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update"),
+        *("policies/read", "policies/reload"),
         *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
     )
 )

@@ -1,0 +1,86 @@
+"""Who may use the operators' listener: people, and the hosts that the operator named; an agent never, whatever its roles.
+
+A refusal is decided and recorded like one at the edges, and before anything of the body is read: a stranger learns
+nothing from what we say of it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Response
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from whygate.core.calls import Fault, ToolCall
+from whygate.core.identity import ANONYMOUS, IdentityType, Principal
+from whygate.core.reasons import Code
+from whygate.flow.ports import Answer, Gate, Identifier
+from whygate.transport.refusals import problem, refusal_headers, status_of
+
+PROBLEM: Final = "application/problem+json"
+CALLER: Final = "caller"
+"""Where a handler finds the verified ``Principal``: in the request's state."""
+
+Connection = ASGIConnection[Any, Any, Any, Any]
+
+
+class Refused(Exception):
+    """A request that was decided against; recorded, but for ``audit.unavailable``."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """Asks who calls."""
+
+    identifier: Identifier
+    gate: Gate
+    hosts: Sequence[str]
+    """Ids and ``role:<name>``, from ``identities.task_openers``."""
+
+    def asks(self, method: str, what: str) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+        """A guard for handlers: ``method`` names what is done in records, ``what`` says it to operators."""
+
+        async def guard(connection: Connection, _: BaseRouteHandler) -> None:
+            caller, fault = await self._caller(connection, what)
+            if fault is not None:
+                raise Refused(await self._refuse(connection, caller, fault, method))
+            connection.state[CALLER] = caller
+
+        return guard
+
+    async def _caller(self, connection: Connection, what: str) -> tuple[Principal, Fault | None]:
+        credentials = connection.headers.getall("authorization", [])
+        if len(credentials) > 1:
+            return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
+        found = await self.identifier.identify(credentials[0] if credentials else None)
+        if isinstance(found, Fault):
+            return ANONYMOUS, found
+        named = not found.kinds.isdisjoint(self.hosts)
+        if found.type is IdentityType.HUMAN or (named and found.type is not IdentityType.AI_AGENT):
+            return found, None
+        note = f"only people, and the hosts that identities.task_openers names, {what}"
+        return found, Fault(code=Code.POLICY_EXPLICIT_DENY, note=note)
+
+    async def _refuse(self, connection: Connection, caller: Principal, fault: Fault, method: str) -> Answer:
+        client = connection.client.host if connection.client else ""
+        call = ToolCall(
+            protocol="whygate", method=method, public=True, principal=caller, client=client, faults=(fault,)
+        )
+        return (await self.gate.admit(call)).answer
+
+
+def unrecorded() -> Answer:
+    """The one refusal that has no record."""
+    code = Code.AUDIT_UNAVAILABLE
+    return Answer(id="", outcome=code.outcome, code=code, note=code.entry.user, next=code.entry.next)
+
+
+def refused(answer: Answer, resource_metadata: str) -> Response[bytes]:
+    """The answer to a refused request."""
+    headers = {name.decode(): value.decode("latin-1") for name, value in refusal_headers(answer, resource_metadata)}
+    return Response(problem(answer), status_code=status_of(answer.code), media_type=PROBLEM, headers=headers)
