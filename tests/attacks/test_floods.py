@@ -1,6 +1,7 @@
 """What one client can make the gateway hold, read, start or remember: each of it is bounded in size and in time."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -40,7 +41,13 @@ async def _begin(gateway: Running, path: str, authorization: str, sent: bytes) -
     try:
         return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
     finally:
-        writer.close()
+        await _end(writer)
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("path", ["/mcp/up", "/http/billing/refunds"])
@@ -91,9 +98,8 @@ async def test_a_large_body_is_read_aside(gateway: Running, monkeypatch: pytest.
     noted(http_edge, "_call")
     async with httpx.AsyncClient(headers=gateway.headers()) as client:
         for content in (b"[{}]", b"[" + b"{}," * 50_000 + b"{}]"):
-            sent = {"content": content, "headers": {"content-type": "application/json"}}
-            await client.post(f"{gateway.url}/mcp/up", **sent)
-            await client.post(f"{gateway.url}/http/billing/refunds", **sent)
+            for path in ("/mcp/up", "/http/billing/refunds"):
+                await client.post(gateway.url + path, content=content, headers={"content-type": "application/json"})
     assert threads == [True, True, False, False]
 
 
@@ -103,5 +109,5 @@ async def test_only_http_1_is_spoken(gateway: Running) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
     answer = await asyncio.wait_for(reader.read(1000), 5)
-    writer.close()
+    await _end(writer)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")

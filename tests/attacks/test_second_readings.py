@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -141,7 +142,7 @@ async def test_a_tools_name_that_ends_in_a_line_break_is_no_tools_name(gateway: 
     """``danger`` with a line break is neither the tool that a deny names nor one that a glob permits."""
     answer = await _mcp(gateway, json.dumps(call("danger\n", modern=False)).encode())
     _refused(gateway, answer, Code.TOOL_UNKNOWN)
-    labels = {"dev.whygate/workflow": "wf\n", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01\n"}
+    labels: dict[str, Any] = {"dev.whygate/workflow": "wf\n", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01\n"}
     answer = await _mcp(gateway, json.dumps(call("fine", **labels)).encode(), **routing(name="fine"))
     context = gateway.decision(answer)["context"]
     assert "claimed" not in context

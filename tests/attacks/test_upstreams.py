@@ -1,6 +1,7 @@
 """Tools that mean harm: what they answer never breaks the gateway, never shows its credential, and never speaks for it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -33,8 +34,10 @@ class Raw:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.seen.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(self.answer)
-        await writer.drain()
-        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
 
 
 @pytest.fixture
