@@ -123,6 +123,7 @@ class Gateway:
                 deployment=config.deployment,
             )
         )
+        self._undo.push_async_callback(gate.strangers.close)
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA

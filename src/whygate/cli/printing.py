@@ -7,6 +7,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from whygate.cli.repeated import Repeated
 from whygate.cli.screen import put, put_command
 from whygate.cli.stories import Asked, End, Event, Rule, Story, name_of_tool, subject_of_call
 from whygate.cli.words import (
@@ -124,7 +125,19 @@ def _time(when: datetime.datetime, now: datetime.datetime) -> str:
 
 
 def _when(told: Story, now: datetime.datetime) -> list[Text]:
-    return [Text(f"{_time(told.time, now)}; deciding took {duration(told.duration_us)}")]
+    lines = [Text(f"{_time(told.time, now)}; deciding took {duration(told.duration_us)}")]
+    if told.repeats is not None:
+        many = told.repeats
+        lines.append(Text(f"{counted(many.count, 'refusal')} of this kind, counted {_between(many)}", "bold"))
+        lines.append(Text(f"the call shown is the first of them; all were answered with decision {plain(many.of)}"))
+    if told.repeated is not None:
+        many = told.repeated
+        lines.append(Text(f"{many.count:,} more from the same source followed, counted {_between(many)}"))
+    return lines
+
+
+def _between(many: Repeated) -> str:
+    return f"from {moment(many.since)} to {moment(many.until)}"
 
 
 def _task(told: Story) -> list[Text]:

@@ -8,12 +8,13 @@ Rules of this file:
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from whygate.cli import rule_text, words
+from whygate.cli.repeated import Repeated, repeated
 from whygate.core.decision import Evaluation
 from whygate.core.identity import Actor
 from whygate.core.reasons import Code, Next
@@ -155,6 +156,10 @@ class Story(_Part, frozen=True, kw_only=True):
     duration_us: int
     mode: str
     enforcement: str
+    repeats: Repeated | None = None
+    """What this record counts; ``None`` for one that stands for one call."""
+    repeated: Repeated | None = None
+    """What was counted after it and answered with its id, as far as it is written yet."""
 
     @property
     def headline(self) -> str:
@@ -177,9 +182,14 @@ UNKNOWN_CODE: Final = "A code that this version does not know; the outcome says 
 
 
 def tell(
-    record: DecisionRecord, completion: CompletionRecord | None = None, texts: Mapping[str, str] | None = None
+    record: DecisionRecord,
+    completion: CompletionRecord | None = None,
+    texts: Mapping[str, str] | None = None,
+    counted: Sequence[DecisionRecord] = (),
 ) -> Story:
-    """The story of a decision. ``texts`` are the files of the policy set in force, where the ledger has them."""
+    """The story of a decision. ``texts`` are the files of the policy set in force, where the ledger has them; ``counted``
+    are records that count repeats of it.
+    """
     entry = words.entry_of(record.reason.code)
     subject, context = record.subject, record.context
     claimed = context.claimed
@@ -227,6 +237,8 @@ def tell(
         duration_us=record.duration_us,
         mode=record.mode,
         enforcement=record.enforcement,
+        repeats=repeated([record]),
+        repeated=repeated(counted),
     )
 
 

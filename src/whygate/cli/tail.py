@@ -173,4 +173,6 @@ def _line(console: Console, record: DecisionRecord) -> None:
     text.append(f"{method}{plain(stories.name_of_tool(told.what), 80)}", "bold")
     text.append(f"  {plain(record.reason.code)}  {plain(record.subject.id, 80)}  ")
     text.append(record.id, "dim")
+    if record.repeats is not None:
+        text.append(f"  {record.repeats.count:,} times", "bold")
     console.print(text, soft_wrap=True)

@@ -97,7 +97,8 @@ def _story(reader: Reader, decision: str) -> stories.Story:
     record = explained.decision.record
     ended = decoded(explained.completion) if explained.completion is not None else None
     assert isinstance(record, DecisionRecord)  # noqa: S101  the reader explains nothing else
-    return stories.tell(record, ended if isinstance(ended, CompletionRecord) else None, explained.policy)
+    counted = [each for each in map(decoded, explained.repeats) if isinstance(each, DecisionRecord)]
+    return stories.tell(record, ended if isinstance(ended, CompletionRecord) else None, explained.policy, counted)
 
 
 def _print(console: Console, answer: Answer, ledger: str) -> None:

@@ -103,6 +103,16 @@ class PolicyInForce(Part, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class Repeats(Part, frozen=True, kw_only=True):
+    """Refusals of one kind and source that were counted instead of recorded one by one."""
+
+    count: int
+    of: str
+    """The decision of this kind that was recorded by itself before them; the answers to all of them carried its id."""
+    since: datetime.datetime
+    until: datetime.datetime
+
+
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What all records have. Mutable only so that the ledger can fill in ``seq``, ``time`` and ``writer``."""
 
@@ -130,6 +140,8 @@ class DecisionRecord(Record, kw_only=True):
     outcome: str
     policy: PolicyInForce = PolicyInForce()
     reason: Reason
+    repeats: Repeats | None = None
+    """This record stands for so many refusals. What it says of the call is what the first of them was."""
     requires: tuple[dict[str, Any], ...] = ()
     resource: Resource
     seq: int = 0

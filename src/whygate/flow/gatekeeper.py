@@ -54,6 +54,7 @@ from whygate.flow.ports import (
     LedgerUnavailable,
     Observer,
 )
+from whygate.flow.repeats import Strangers
 from whygate.flow.subjects import subject_of
 from whygate.flow.tasks import Tasks
 
@@ -92,6 +93,7 @@ class Gatekeeper:
         self._new_id = around.ids.new
         self._digest_key = around.digest_key
         self._observer = around.observer
+        self.strangers = Strangers(around.ledger, around.clock)
 
     async def admit(self, call: ToolCall) -> Admission:
         """Decide, and make the decision durable."""
@@ -145,18 +147,19 @@ class Gatekeeper:
         return ids.KeyedHash(self._digest_key)
 
     async def _admit(self, call: ToolCall) -> Admission:
+        if not call.principal.authenticated:
+            return await self._stranger(call)
         opened: TaskRecord | None = None
         for _ in range(TRIES):
             now = self._clock.now()
             task: TaskFacts | None = None
-            if call.principal.authenticated:
+            joined = self._tasks.join(call.principal, call.hints, now)
+            if isinstance(joined, Fault):
+                call = msgspec.structs.replace(call, faults=(*call.faults, joined), hints=_without_task(call))
                 joined = self._tasks.join(call.principal, call.hints, now)
-                if isinstance(joined, Fault):
-                    call = msgspec.structs.replace(call, faults=(*call.faults, joined), hints=_without_task(call))
-                    joined = self._tasks.join(call.principal, call.hints, now)
-                if not isinstance(joined, Fault):
-                    task = joined.task
-                    opened = joined.opened or opened
+            if not isinstance(joined, Fault):
+                task = joined.task
+                opened = joined.opened or opened
             decision, duration_us = self._decide(call, task, now)
             record = self._record(call, decision, task, duration_us)
             try:
@@ -172,6 +175,16 @@ class Gatekeeper:
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
             return _admission(call, decision, record, task)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
+
+    async def _stranger(self, call: ToolCall) -> Admission:
+        """Whoever proved nothing is refused, whatever was asked; repeats of it are counted."""
+        decision, duration_us = self._decide(call, None, self._clock.now())
+        if decision.allows:  # `decide` permits nothing to nobody; said again for whoever reads only this file
+            return await self._refuse(call, Fault(code=Code.INTERNAL_ERROR))
+        record = await self.strangers.refused(
+            call.client, decision.code, lambda: self._record(call, decision, None, duration_us)
+        )
+        return _admission(call, decision, record, None)
 
     def _decide(self, call: ToolCall, task: TaskFacts | None, now: datetime.datetime) -> tuple[Decision, int]:
         started_ns = time.perf_counter_ns()

@@ -92,7 +92,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller is told, on every answer (``dev.whygate/decision``)."""
 
     id: str
-    """The decision record's id; empty only for ``audit.unavailable``, which has no record."""
+    """The decision record's id; for a repeated refusal of a stranger that of the last one recorded by itself; empty only
+    where there is no record: ``audit.unavailable``."""
     outcome: Outcome
     code: Code
     note: str

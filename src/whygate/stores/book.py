@@ -189,6 +189,8 @@ class Book:
             if context.trace_id and (known is None or known.trace_id != context.trace_id):
                 trace = context.trace_id
             facet = self._facet(Facet(record.subject.id, record.resource.id, record.outcome, record.reason.code))
+            if record.repeats is not None:
+                decision = bytes.fromhex(record.repeats.of.replace("-", ""))
         elif isinstance(record, CompletionRecord):
             task = record.task
             decision = bytes.fromhex(record.decision.replace("-", ""))

@@ -24,6 +24,7 @@ from whygate.stores.book import key
 from whygate.stores.rows import check, task_of, wrap
 from whygate.stores.state import Task
 
+MAX_REPEATS: Final = 1000
 MIN_PREFIX: Final = 8
 """Hex digits of an id that may stand for it: what is printed in short."""
 
@@ -70,6 +71,8 @@ class Explained(NamedTuple):
     task: Task | None
     policy: dict[str, str]
     """The texts of the policy set that was in force, by file name."""
+    repeats: tuple[Stored, ...] = ()
+    """Counted records of refusals like this one, from the same source, that followed it; the first ``MAX_REPEATS``."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,10 +147,18 @@ class Reader:
             record = found.record
         if not isinstance(record, DecisionRecord):
             raise NotFound(f"{text} is a record of kind {record.kind}, not a decision")
-        ended = self._stored("SELECT seq, hash, bytes FROM records WHERE decision = ?", (key(record.id),))
+        after = self._stored(
+            "SELECT seq, hash, bytes FROM records WHERE decision = ? ORDER BY seq LIMIT ?",
+            (key(record.id), MAX_REPEATS),
+        )
+        ended = [stored for stored in after if record.effect == "allow"]
         task = self._tasks("WHERE id = ?", (record.context.task,))
         return Explained(
-            found, ended[0] if ended else None, task[0] if task else None, self.policy(record.policy.digest)
+            found,
+            ended[0] if ended else None,
+            task[0] if task else None,
+            self.policy(record.policy.digest),
+            () if ended else tuple(after),
         )
 
     def task(self, task_id: str) -> list[Stored]:
@@ -162,6 +173,8 @@ class Reader:
         for stored in self._stored("SELECT seq, hash, bytes FROM records WHERE trace = ?", (trace_id,)):
             found[stored.seq] = stored
             record = stored.record
+            if isinstance(record, DecisionRecord) and record.effect != "allow":
+                continue  # what points at a refusal are counted repeats of it, each in a trace of its own
             for ended in self._stored("SELECT seq, hash, bytes FROM records WHERE decision = ?", (key(record.id),)):
                 found[ended.seq] = ended
         return [found[seq] for seq in sorted(found)]

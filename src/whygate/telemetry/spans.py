@@ -290,6 +290,8 @@ def _server_attributes(decision: DecisionRecord) -> Attributes:
             found[name] = clean(text)
     if decision.enforcement != "gateway":
         found[names.ENFORCEMENT] = decision.enforcement
+    if decision.repeats is not None:
+        found[names.REPEATS] = decision.repeats.count
     if context.link is not None:
         found[names.LINKED] = context.link.trace_id
     # Both are the caller's own text: only in the shapes that say nothing.
