@@ -2,7 +2,7 @@
 # Another Python:  make PYTHON=python3.13 test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench jaeger lock clean
+.PHONY: help setup demo test check format bench jaeger conformance lock clean
 .DELETE_ON_ERROR:
 
 # The first Python on the path that is new enough; if there is none, python3 itself gets to say so.
@@ -14,7 +14,7 @@ READY := $(VENV)/whygate-set-up
 READY_MCP1 := $(MCP1)/whygate-set-up
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 $(READY): requirements/dev.txt requirements/set_up.py pyproject.toml
 	@$(PYTHON) requirements/set_up.py $(VENV) requirements/dev.txt --editable
@@ -44,6 +44,9 @@ bench: $(READY) ## Measure the gateway on this machine
 
 jaeger: ## Build the pinned Jaeger into the cache, for the tests that talk to a real one (needs Go)
 	@tests/servers/jaeger/build.sh
+
+conformance: ## Fetch MCP's conformance suite, and npm's MCP servers, into the cache, for the tests with them (needs npm)
+	@$(PYTHON) tests/servers/npm.py
 
 lock: $(READY) ## Pin the newest allowed versions of everything, with hashes
 	$(LOCK) --extra demo --group dev pyproject.toml --output-file requirements/dev.txt

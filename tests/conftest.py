@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.servers import jaeger as jaeger_server
 from tests.servers import nginx as nginx_server
+from tests.servers import npm
 
 pytest_plugins = ["pytester", "tests.no_skips"]
 
@@ -36,3 +37,11 @@ def mcp1_python() -> Path:
     if not python.exists():
         pytest.skip("no .venv-mcp1: `make test` lays it")
     return python
+
+
+@pytest.fixture(scope="session")
+def npm_packages() -> Path:
+    """The folder with npm's packages: the conformance suite, and MCP servers of everyday use."""
+    if not npm.home().is_dir() or npm.node() is None:
+        pytest.skip(npm.INSTALL)
+    return npm.home()

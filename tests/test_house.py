@@ -3,6 +3,7 @@
 Each law is first shown to be able to fail, on a few lines made up for it: a check that cannot fail keeps nothing.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -103,6 +104,18 @@ def test_a_lock_is_pins_and_hashes_only(lock: str) -> None:
     lines = (ROOT / "requirements" / lock).read_text().splitlines()
     pin, digest = re.compile(r"[a-z0-9.-]+==\S+( ; .+)? \\"), re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
     assert [line for line in lines if not (pin.fullmatch(line) or digest.fullmatch(line))] == []
+
+
+def test_npms_lock_is_pins_and_hashes_only() -> None:
+    """What the tests run of npm's is pinned exactly, each package by hash, and nothing says where it came from."""
+    folder = ROOT / "tests" / "servers" / "npm"
+    asked = json.loads((folder / "package.json").read_text())
+    wanted = asked["dependencies"] | asked["optionalDependencies"]
+    assert [name for name, version in wanted.items() if not re.fullmatch(r"(npm:@?[a-z/-]+@)?\d[\w.-]*", version)] == []
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert wanted.keys() <= {name.removeprefix("node_modules/") for name in locked}
+    del locked[""]
+    assert [name for name, each in locked.items() if not each.get("integrity") or "resolved" in each] == []
 
 
 def dependencies() -> set[str]:
