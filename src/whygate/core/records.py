@@ -233,6 +233,8 @@ class PolicyRecord(Record, kw_only=True):
     id: str
     kind: str
     seq: int = 0
+    subject: Subject | None = None
+    """Who commanded it, where somebody did."""
     time: datetime.datetime = EPOCH
     v: int
     writer: str = ""
@@ -248,8 +250,6 @@ class LifeRecord(Record, kw_only=True):
     kind: str
     """``start``, ``stop``, ``gap``, ``clock_step`` or ``config``."""
     seq: int = 0
-    subject: Subject | None = None
-    """Who commanded it, where somebody did."""
     time: datetime.datetime = EPOCH
     v: int
     writer: str = ""
