@@ -127,7 +127,7 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        agents.app = await self._edges(door, gate, metadata)
+        agents.app = await self._edges(door, gate, metadata, metrics)
         around = Operators(
             identifier=door,
             gate=gate,
@@ -149,7 +149,7 @@ class Gateway:
             await listener.start()
             self._undo.push_async_callback(listener.stop)
 
-    async def _edges(self, door: Door, gate: Gatekeeper, metadata: str) -> AgentsApp:
+    async def _edges(self, door: Door, gate: Gatekeeper, metadata: str, metrics: Metrics) -> AgentsApp:
         """What agents reach. ``metadata`` is the address that challenges point to."""
         config = self.config
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
@@ -159,7 +159,13 @@ class Gateway:
         mcp = McpEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
-        return AgentsApp(mcp, http, config.public_url, [one.issuer for one in config.identities.issuers])
+
+        def shed() -> None:
+            metrics.shed()
+            gate.strangers.shed()
+
+        issuers = [one.issuer for one in config.identities.issuers]
+        return AgentsApp(mcp, http, config.public_url, issuers, shed=shed)
 
     async def _project(self, otlp: str) -> None:
         """Keep the projector's process running; on the way out, give it a moment to send what is left."""

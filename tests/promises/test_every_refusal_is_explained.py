@@ -366,6 +366,7 @@ ELSEWHERE = {
     Code.AUDIT_UNAVAILABLE: "promises/test_no_record_no_call.py",
     Code.CONTEXT_INCOMPLETE: "edges/test_gatekeeper.py",
     Code.INTERNAL_ERROR: "edges/test_gatekeeper.py",
+    Code.OVERLOAD_SHED: "promises/test_too_much_is_turned_away.py",
     Code.POLICY_INVALID: "edges/test_gatekeeper.py",
     Code.QUOTA_EXCEEDED: "edges/test_mcp_stdio.py",
     Code.AUTHN_INSUFFICIENT: "core/test_decide.py",

@@ -93,7 +93,7 @@ class Gatekeeper:
         self._new_id = around.ids.new
         self._digest_key = around.digest_key
         self._observer = around.observer
-        self.strangers = Strangers(around.ledger, around.clock)
+        self.strangers = Strangers(around.ledger, around.clock, around.ids)
 
     async def admit(self, call: ToolCall) -> Admission:
         """Decide, and make the decision durable."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Final
 
 from whygate.core.reasons import Code
-from whygate.core.records import AnyRecord, Client, DecisionRecord, Repeats
-from whygate.flow.ports import Clock, Ledger, LedgerUnavailable
+from whygate.core.records import VERSION, AnyRecord, Client, DecisionRecord, LifeRecord, Repeats
+from whygate.flow.ports import Clock, Ids, Ledger, LedgerUnavailable
 
 FIRST: Final = 3
 """Recorded one by one: what a person mending a client produces, and enough to see what it is about."""
@@ -55,10 +55,13 @@ class _Source:
 class Strangers:
     """Belongs to the event loop."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, ids: Ids) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._new_id = ids.new
         self._sources: dict[tuple[str, Code], _Source] = {}
+        self._shed = 0
+        self._shed_since = self._shed_until = clock.now()
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
 
@@ -78,6 +81,15 @@ class Strangers:
             await source.changed.wait()
         return await self._alone(source, make())
 
+    def shed(self) -> None:
+        """One more request was turned away unread, because too much was going on."""
+        now = self._clock.now()
+        if not self._shed:
+            self._shed_since = now
+        self._shed += 1
+        self._shed_until = now
+        self._arm()
+
     async def flush(self) -> None:
         """Write what was counted. Forgets the sources that have been silent for a window."""
         records: list[AnyRecord] = []
@@ -88,6 +100,9 @@ class Strangers:
             elif not source.seen:
                 del self._sources[key]
             source.seen = False
+        if self._shed:
+            records.append(self._gap())
+            self._shed = 0
         if self._sources or records:
             self._arm()
         if not records:
@@ -138,6 +153,19 @@ class Strangers:
         if found is None:
             found = self._sources[name, code] = _Source(self._clock.now())
         return name, found
+
+    def _gap(self) -> LifeRecord:
+        return LifeRecord(
+            data={
+                "code": Code.OVERLOAD_SHED.value,
+                "count": self._shed,
+                "since": self._shed_since.isoformat(),
+                "until": self._shed_until.isoformat(),
+            },
+            id=self._new_id(),
+            kind="gap",
+            v=VERSION,
+        )
 
     def _arm(self) -> None:
         if self._timer is None:

@@ -91,6 +91,7 @@ class Metrics:
             "1 while what the policy folder holds was refused, and older policies stay in force.",
             registry=registry,
         ).set_function(lambda: float(policy()[1]))
+        self._shed = Counter("whygate_requests_shed", "Requests turned away unread, under overload.", registry=registry)
         ProcessCollector(registry=registry)
         if projector is not None:
             registry.register(_Projection(projector, newest))
@@ -117,6 +118,10 @@ class Metrics:
         """See ``flow.ports.Observer``."""
         error = completion.code.value if completion.code is not None else _error(completion)
         self._took(admission.call, self._tool(admission.call), error, seconds)
+
+    def shed(self) -> None:
+        """A request was turned away unread: no decision, so nobody else counts it."""
+        self._shed.inc()
 
     def render(self) -> tuple[bytes, str]:
         """The Prometheus text format, and its content type."""

@@ -1,4 +1,9 @@
-"""The agents' listener: which edge a path belongs to. Raw ASGI, because every call passes here."""
+"""The agents' listener: which edge a path belongs to, and whether there is room for one more. Raw ASGI, because every call
+passes here.
+
+Above ``load``'s bounds a request is turned away as ``overload.shed``, before anything of it is looked at: recording it, or
+only asking who calls, would be the way to take the gateway down. It is counted, and the ledger is told how many there were.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -6,7 +11,11 @@ from typing import Final
 
 import msgspec
 
+from whygate.core.reasons import Code
+from whygate.flow.ports import Answer
 from whygate.transport.asgi import JSON, Exchange, Receive, Scope, Send
+from whygate.transport.load import MAX_BUSY, MAX_STREAMS, Load
+from whygate.transport.refusals import problem, refusal_headers
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
 _RESOURCE: Final = re.compile(r"/(?:mcp|http)/[a-z0-9_-]{1,64}")
@@ -14,25 +23,68 @@ McpHandler = Callable[[str, Exchange], Awaitable[None]]
 HttpHandler = Callable[[str, bytes, Exchange], Awaitable[None]]
 
 
+_SHED: Final = Answer(
+    id="",
+    outcome=Code.OVERLOAD_SHED.outcome,
+    code=Code.OVERLOAD_SHED,
+    note=Code.OVERLOAD_SHED.entry.user,
+    next=Code.OVERLOAD_SHED.entry.next,
+)
+_SHED_HEADERS: Final = (
+    (b"content-type", b"application/problem+json"),
+    (b"connection", b"close"),  # a body may still be on its way, and nobody will read it
+    *refusal_headers(_SHED, ""),
+)
+_SHED_BODY: Final = problem(_SHED)
+
+
 class AgentsApp:
     """``/mcp/{server}`` and ``/http/{tool}/…``. Every other path goes to the HTTP edge as a tool that does not exist, so
     that it is refused, recorded and explained like everything else.
     """
 
-    def __init__(self, mcp: McpHandler, http: HttpHandler, public_url: str, issuers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        mcp: McpHandler,
+        http: HttpHandler,
+        public_url: str,
+        issuers: Sequence[str],
+        *,
+        shed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``shed`` is told of each request that is turned away."""
         self._mcp = mcp
         self._http = http
         self._public_url = public_url.rstrip("/")
         self._issuers = tuple(issuers)
+        self._shed = shed
+        self.load = Load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send)
+        load = self.load
+        exchange = Exchange(scope, receive, send, load)
         path = exchange.raw_path
-        if path.startswith(b"/mcp/"):
-            await self._mcp(path[5:].decode("latin-1"), exchange)
+        if exchange.method == "GET" and path.startswith(b"/mcp/"):
+            await self._stream(path, exchange)
             return
+        if load.busy >= MAX_BUSY:
+            await self._turn_away(exchange)
+            return
+        load.busy += 1
+        try:
+            if path.startswith(b"/mcp/"):
+                await self._mcp(path[5:].decode("latin-1"), exchange)
+            else:
+                await self._plain(path, exchange)
+        finally:
+            load.busy -= 1
+            load.held_bytes -= exchange.held_bytes
+        if exchange.crowded:
+            await self._turn_away(exchange)
+
+    async def _plain(self, path: bytes, exchange: Exchange) -> None:
         if path.startswith(b"/http/"):
             name, slash, rest = path[6:].partition(b"/")
             await self._http(name.decode("latin-1"), slash + rest or b"/", exchange)
@@ -41,6 +93,23 @@ class AgentsApp:
             await self._metadata(exchange)
             return
         await self._http("", b"/", exchange)
+
+    async def _stream(self, path: bytes, exchange: Exchange) -> None:
+        """Streams stay open for hours, and work for moments: they have a bound of their own."""
+        load = self.load
+        if load.streams >= MAX_STREAMS:
+            await self._turn_away(exchange)
+            return
+        load.streams += 1
+        try:
+            await self._mcp(path[5:].decode("latin-1"), exchange)
+        finally:
+            load.streams -= 1
+            load.held_bytes -= exchange.held_bytes
+
+    async def _turn_away(self, exchange: Exchange) -> None:
+        self._shed()
+        await exchange.respond(503, _SHED_HEADERS, _SHED_BODY)
 
     async def _metadata(self, exchange: Exchange) -> None:
         """Protected resource metadata (RFC 9728 section 3): who issues tokens for us. Public, and the same for everybody.

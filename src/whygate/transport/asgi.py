@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
+from whygate.transport.load import MAX_HELD_BYTES, Load
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -24,6 +26,9 @@ DISCARD_S: Final = 5.0
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
+_NOBODYS: Final = Load()
+
+
 class BodyTooLarge(Exception):
     """The request's body is above the cap. Nothing of it was used."""
 
@@ -36,15 +41,30 @@ class ClientGone(Exception):
     """The client closed the connection before its request was complete."""
 
 
+class Crowded(ClientGone):
+    """Too much of others' bodies is held already. As with a client that left, there is nothing more to do about the
+    exchange: the listener itself answers (``overload.shed``).
+    """
+
+
 class Exchange:
     """A request and its response. Not shared between tasks."""
 
-    __slots__ = ("_receive", "_send", "headers", "method", "path", "query", "raw_path", "scope", "started")
+    __slots__ = (
+        *("_load", "_receive", "_send", "crowded", "headers", "held_bytes", "method", "path", "query", "raw_path"),
+        *("scope", "started"),
+    )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, load: Load = _NOBODYS) -> None:
+        """``load`` is that of the listener, which has counted this exchange as busy."""
         self.scope = scope
         self._receive = receive
         self._send = send
+        self._load = load
+        self.held_bytes = 0
+        """Of the body, as counted in the load."""
+        self.crowded = False
+        """Whether the body was given up because of all the others."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -74,17 +94,24 @@ class Exchange:
         """The whole body. Raises ``BodyTooLarge`` above the cap, ``BodyTooSlow``, and ``ClientGone`` where it never came
         whole.
         """
+        self._load.busy -= 1  # to wait for a client is no work
         try:
             async with asyncio.timeout(BODY_S):
                 return await self._whole(cap_bytes)
         except TimeoutError:
             raise BodyTooSlow from None
+        finally:
+            self._load.busy += 1
 
     async def discard(self) -> None:
         """Read the body and forget it, so that a refusal reaches a caller who is still sending; not for long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_S):
-                await self._discard(0)
+        self._load.busy -= 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DISCARD_S):
+                    await self._discard(0)
+        finally:
+            self._load.busy += 1
 
     async def _whole(self, cap_bytes: int) -> bytes:
         length = self.header(b"content-length")
@@ -100,6 +127,7 @@ class Exchange:
                 raise BodyTooLarge
             return body
         parts, size = [body], len(body)
+        self._hold(size)
         while message.get("more_body", False):
             message = await self._receive()
             if message["type"] != "http.request":
@@ -110,8 +138,18 @@ class Exchange:
                 parts.clear()
                 await self._discard(size)
                 raise BodyTooLarge
+            self._hold(len(part))
             parts.append(part)
         return b"".join(parts)
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of a body until the listener is done with the exchange. Raises ``Crowded``."""
+        load = self._load
+        if load.held_bytes + size > MAX_HELD_BYTES:
+            self.crowded = True
+            raise Crowded
+        load.held_bytes += size
+        self.held_bytes += size
 
     async def _discard(self, size: int) -> None:
         """Read the rest and forget it: a client that is still sending would see a broken connection instead of why."""
