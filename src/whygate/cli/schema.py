@@ -1,5 +1,6 @@
 """``whygate schema``: what records and the configuration look like, for programs."""
 
+import inspect
 from typing import Any, Final
 
 import msgspec
@@ -55,6 +56,9 @@ def record_schema() -> dict[str, Any]:
         for name in GIVEN:
             fields[name].pop("default", None)
         definition["required"] = sorted({*definition["required"], *GIVEN})
+    for definition in definitions.values():
+        if "description" in definition:  # a docstring, whose later lines Python 3.13 no longer indents
+            definition["description"] = inspect.cleandoc(definition["description"])
     decision = definitions[DecisionRecord.__name__]["properties"]
     decision["outcome"] = {"enum": [outcome.value for outcome in Outcome]}
     decision["effect"] = {"enum": ["allow", "deny"]}
