@@ -81,7 +81,9 @@ class World:
         """Start the billing API and the gateway, and wait until calls can be decided. Raises ``DemoFailed``."""
         credential = secrets.token_urlsafe(16)
         billing = self._spawn(
-            [sys.executable, "-m", "whygate.testing.billing", "--token", credential], stdout=subprocess.PIPE
+            [sys.executable, "-m", "whygate.testing.billing"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "BILLING_TOKEN": credential},
         )
         assert billing.stdout is not None  # noqa: S101  # it was asked for in the line above
         url = billing.stdout.readline().decode().strip()

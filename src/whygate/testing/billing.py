@@ -5,6 +5,7 @@ It accepts one bearer token only, which the gateway holds and no agent ever sees
 
 import argparse
 import json
+import os
 import re
 import sys
 from http import HTTPStatus
@@ -82,12 +83,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until stopped; prints the URL as its first line."""
+    """Serve until stopped; prints the URL as its first line. The token it accepts is in ``BILLING_TOKEN``."""
     parser = argparse.ArgumentParser(description="a small billing API for demos and tests")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--token", required=True)
     options = parser.parse_args()
-    server = BillingServer(options.token, options.port)
+    # By environment, not by argument: every user of the machine can read a command line, and a token may begin with a dash.
+    server = BillingServer(os.environ["BILLING_TOKEN"], options.port)
     sys.stdout.write(f"{server.url}\n")
     sys.stdout.flush()
     server.serve_forever()
