@@ -4,6 +4,7 @@ It accepts one bearer token only, which the gateway holds and no agent ever sees
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -91,7 +92,8 @@ def main() -> None:
     server = BillingServer(os.environ["BILLING_TOKEN"], options.port)
     sys.stdout.write(f"{server.url}\n")
     sys.stdout.flush()
-    server.serve_forever()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C in a terminal reaches everybody that the demo started
+        server.serve_forever()
 
 
 if __name__ == "__main__":
