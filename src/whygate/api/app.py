@@ -63,7 +63,7 @@ class Operators:
 def create_app(around: Operators) -> Litestar:
     """The ASGI application."""
     guard = Guard(identifier=around.identifier, gate=around.gate, hosts=around.task_openers)
-    may_open = guard.asks("tasks/open", "open tasks")
+    may_open = guard.asks("tasks/open", "open tasks", around.tasks.may_open)
 
     @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}], guards=[may_open])
     async def open_task(request: Request[Any, Any, Any], data: JSONBody[TaskRequest]) -> Response[Any]:

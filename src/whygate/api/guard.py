@@ -42,11 +42,16 @@ class Guard:
     hosts: Sequence[str]
     """Ids and ``role:<name>``, from ``identities.task_openers``."""
 
-    def asks(self, method: str, what: str) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
-        """A guard for handlers: ``method`` names what is done in records, ``what`` says it to operators."""
+    def asks(
+        self, method: str, what: str, limit: Callable[[Principal], Fault | None] = lambda _: None
+    ) -> Callable[[Connection, BaseRouteHandler], Awaitable[None]]:
+        """A guard for handlers: ``method`` names what is done in records, ``what`` says it to operators; ``limit`` tells what
+        keeps one who may do it from doing it now.
+        """
 
         async def guard(connection: Connection, _: BaseRouteHandler) -> None:
             caller, fault = await self._caller(connection, what)
+            fault = limit(caller) if fault is None else fault
             if fault is not None:
                 raise Refused(await self._refuse(connection, caller, fault, method))
             connection.state[CALLER] = caller

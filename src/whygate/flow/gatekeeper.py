@@ -10,6 +10,7 @@ Rules of this file:
 4. Nothing raises out of here into an edge.
 """
 
+import asyncio
 import datetime
 import logging
 import time
@@ -54,6 +55,7 @@ from whygate.flow.ports import (
     LedgerUnavailable,
     Observer,
 )
+from whygate.flow.quotas import MAX_IN_FLIGHT, InFlight
 from whygate.flow.repeats import Strangers
 from whygate.flow.subjects import subject_of
 from whygate.flow.tasks import Tasks
@@ -61,6 +63,8 @@ from whygate.flow.tasks import Tasks
 TRIES: Final = 4
 """A claim fails when a policy is reloaded or a task closed in the very microseconds of a commit. Four in a row means
 that something else is wrong."""
+
+_CROWDED: Final = Fault(code=Code.QUOTA_EXCEEDED, note=f"{MAX_IN_FLIGHT} calls of this caller are in flight")
 
 _log = logging.getLogger("whygate.gatekeeper")
 _sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
@@ -93,13 +97,23 @@ class Gatekeeper:
         self._new_id = around.ids.new
         self._digest_key = around.digest_key
         self._observer = around.observer
+        self._in_flight = InFlight()
         self.strangers = Strangers(around.ledger, around.clock, around.ids)
 
     async def admit(self, call: ToolCall) -> Admission:
         """Decide, and make the decision durable."""
         started_ns = time.perf_counter_ns()
+        caller, ticket = call.principal, 0
+        if caller.authenticated:
+            ticket = self._in_flight.begin(caller.id, started_ns)
+            if not ticket:
+                call = msgspec.structs.replace(call, faults=(*call.faults, _CROWDED))
         try:
             admission = await self._admit(call)
+        except asyncio.CancelledError:
+            # What was written nevertheless, the ledger ends as not forwarded.
+            self._in_flight.end(caller.id, ticket)
+            raise
         except LedgerUnavailable as broken:
             # Law 3's exception: this refusal alone goes to stderr and metrics only.
             _log.error("refused %s: %s: %s", call.method, Code.AUDIT_UNAVAILABLE, broken)
@@ -107,6 +121,10 @@ class Gatekeeper:
         except Exception:  # noqa: BLE001  # rule 4: whatever it is, the caller gets a recorded refusal
             _log.exception("deciding or recording failed in an unforeseen way")
             admission = await self._internal(call)
+        if admission.allowed:
+            admission.ticket = ticket
+        elif ticket:
+            self._in_flight.end(caller.id, ticket)
         admission.admitted_ns = time.perf_counter_ns()
         self._observer.decided(admission, (admission.admitted_ns - started_ns) / 1e9)
         return admission
@@ -114,6 +132,8 @@ class Gatekeeper:
     def complete(self, admission: Admission, completion: Completion) -> None:
         """Record what became of an allowed call, with the next commit."""
         elapsed_ns = time.perf_counter_ns() - admission.admitted_ns
+        if admission.ticket:
+            self._in_flight.end(admission.call.principal.id, admission.ticket)
         if admission.record is not None and admission.allowed:
             self._ledger.follow(
                 CompletionRecord(

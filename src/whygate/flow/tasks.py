@@ -14,7 +14,7 @@ Rules of this file:
 """
 
 import datetime
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from typing import Final
 
 import msgspec
@@ -27,6 +27,7 @@ from whygate.core.instants import from_us, to_us
 from whygate.core.reasons import Code
 from whygate.core.records import VERSION, Subject, TaskInfo, TaskRecord
 from whygate.flow.ports import Clock, Ids, Ledger, StoredTask
+from whygate.flow.quotas import MAX_OPEN_TASKS, TASKS_PER_HOUR, PerHour
 from whygate.flow.subjects import subject_of
 
 IDLE_GAP_US: Final = 30 * 60 * 1_000_000
@@ -76,6 +77,9 @@ class Tasks:
         """By opener and session; the longest idle first."""
         self._opened: dict[str, deque[int]] = {}
         """By principal: when its derived tasks were opened."""
+        self._openings = PerHour(TASKS_PER_HOUR)
+        self._open: Counter[str] = Counter()
+        """By opener: tasks that it opened and that have not ended."""
         for task in ledger.tasks():
             self._keep(task)
 
@@ -92,8 +96,18 @@ class Tasks:
                 return joined
         return self._derive(principal, hints, now_us)
 
+    def may_open(self, opener: Principal) -> Fault | None:
+        """What keeps ``opener`` from opening one more task, if anything does; asking counts as opening."""
+        now_us = to_us(self._clock.now())
+        if not self._openings.take(opener.id, now_us):
+            return Fault(code=Code.QUOTA_EXCEEDED, note=f"{TASKS_PER_HOUR} tasks an hour are opened for one caller")
+        self._sweep(now_us)
+        if self._open.get(opener.id, 0) >= MAX_OPEN_TASKS:
+            return Fault(code=Code.QUOTA_EXCEEDED, note=f"{MAX_OPEN_TASKS} tasks of this caller are open")
+        return None
+
     async def open(self, wanted: NewTask, opener: Principal) -> StoredTask:
-        """Open a task durably. Raises ``LedgerUnavailable``. Does not check that ``opener`` may."""
+        """Open a task durably. Raises ``LedgerUnavailable``. Does not check that ``opener`` may (``may_open``)."""
         now_us = to_us(self._clock.now())
         task_id = self._ids.new()
         task = StoredTask(
@@ -192,6 +206,7 @@ class Tasks:
         self._by_id[task.id] = task
         self._by_trace[task.trace_id] = task.id
         if not task.derived:
+            self._open[task.opened_by] += 1
             return
         self._opened.setdefault(task.opened_by, deque(maxlen=MAX_SESSIONS)).append(task.opened_us)
         key = (task.opened_by, task.session)
@@ -214,6 +229,10 @@ class Tasks:
         task = self._by_id.pop(task_id, None)
         if task is not None and self._by_trace.get(task.trace_id) == task.id:
             del self._by_trace[task.trace_id]
+        if task is not None and not task.derived:
+            self._open[task.opened_by] -= 1
+            if not self._open[task.opened_by]:
+                del self._open[task.opened_by]
 
 
 _NONE: Final[deque[int]] = deque(maxlen=0)

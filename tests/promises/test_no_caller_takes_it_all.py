@@ -1,0 +1,149 @@
+"""Whoever is known has a quota: of calls in flight, of tasks; at its bound it is refused, and nobody else notices."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.gatekeeping import AGENT, OTHER, World, call
+from tests.servers.gateway import Running, billing_tool, running
+
+from whygate.core.calls import Hints
+from whygate.core.reasons import Code
+from whygate.flow import quotas, tasks
+from whygate.flow.ports import Completion
+from whygate.flow.quotas import FORGOTTEN_NS, HOUR_US, MAX_IN_FLIGHT, InFlight, PerHour
+from whygate.flow.tasks import NewTask
+from whygate.testing.billing import BillingServer
+from whygate.testing.threads import serving
+
+
+async def test_calls_in_flight_are_bounded_for_each_caller() -> None:
+    """One call too many is quota.exceeded, recorded; others go on, and so does the caller when one of its calls ends."""
+    world = await World().load()
+    running = [await world.gate.admit(call()) for _ in range(MAX_IN_FLIGHT)]
+    refused = await world.gate.admit(call())
+    assert all(one.allowed for one in running)
+    assert refused.decision.code is Code.QUOTA_EXCEEDED
+    assert refused.record is not None
+    assert refused.record.reason.code == "quota.exceeded"
+    assert (await world.gate.admit(call(principal=OTHER))).allowed
+    world.gate.complete(running[0], Completion(status=200))
+    assert (await world.gate.admit(call())).allowed
+    assert not (await world.gate.admit(call())).allowed
+
+
+async def test_refused_calls_are_not_in_flight() -> None:
+    """What does not go out takes no place, whoever refused it, and even where nothing could be recorded."""
+    world = await World().load()
+    for _ in range(2 * MAX_IN_FLIGHT):
+        await world.gate.admit(call("write"))
+    assert (await world.gate.admit(call())).allowed
+    world.ledger.fail_next(written=False)
+    for _ in range(2 * MAX_IN_FLIGHT):
+        assert not (await world.gate.admit(call())).allowed
+    assert len(world.gate._in_flight._running[AGENT.id]) == 1
+
+
+async def test_an_end_told_twice_frees_one_place() -> None:
+    """A second completion of a call gives nothing back."""
+    world = await World().load()
+    running = [await world.gate.admit(call()) for _ in range(MAX_IN_FLIGHT)]
+    for _ in range(2):
+        world.gate.complete(running[0], Completion(status=200))
+    assert (await world.gate.admit(call())).allowed
+    assert not (await world.gate.admit(call())).allowed
+
+
+def test_a_call_that_never_ends_keeps_nobody_out_for_ever() -> None:
+    """After ten minutes a call without an end makes room for another one."""
+    flights = InFlight()
+    assert all(flights.begin("a", number) for number in range(MAX_IN_FLIGHT))
+    assert flights.begin("a", FORGOTTEN_NS - 1) == 0
+    assert flights.begin("a", FORGOTTEN_NS)
+    assert flights.begin("a", FORGOTTEN_NS) == 0
+    for ticket in range(2 * MAX_IN_FLIGHT):
+        flights.end("a", ticket)
+    assert flights._running == {}
+
+
+def test_a_bucket_fills_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, then one at a time as the hour goes by; nobody's spending is anybody else's, and memory is bounded."""
+    monkeypatch.setattr(quotas, "_OPENERS", 2)
+    bucket = PerHour(4)
+    assert [bucket.take("a", 0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert bucket.take("b", 0)
+    assert [bucket.take("a", HOUR_US // 4) for _ in range(2)] == [True, False]
+    assert not bucket.take("a", 0)  # a clock set back gives nothing
+    assert [bucket.take("a", 10 * HOUR_US) for _ in range(5)] == [True] * 4 + [False]
+    for who in "cd":
+        bucket.take(who, 10 * HOUR_US)
+    assert list(bucket._spent) == ["c", "d"]
+
+
+async def test_open_tasks_of_one_opener_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has ended counts no more, also after a restart; derived tasks are no one's to open."""
+    monkeypatch.setattr(tasks, "MAX_OPEN_TASKS", 3)
+    world = await World().load()
+    await world.gate.admit(call())
+    for ttl_s in (60, 3600, 3600):
+        assert world.tasks.may_open(AGENT) is None
+        await world.tasks.open(NewTask(agents=(AGENT.id,), ttl_s=ttl_s), AGENT)
+    again = World(type(world.ledger)(world.ledger.disk, wall=lambda: world.wall_us))
+    for each in (world, again):
+        fault = each.tasks.may_open(AGENT)
+        assert fault is not None
+        assert fault.code is Code.QUOTA_EXCEEDED
+        assert each.tasks.may_open(OTHER) is None
+    world.wall_us += 120 * 1_000_000
+    assert world.tasks.may_open(AGENT) is None
+
+
+async def test_a_session_for_each_call_is_not_a_task_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that invents sessions gets no ledger row and no task for each: beyond the bound they share one."""
+    monkeypatch.setattr(tasks, "MAX_SESSIONS", 5)
+    world = await World().load()
+    for number in range(100):
+        admission = await world.gate.admit(call(hints=Hints(session=f"s{number}")))
+        world.gate.complete(admission, Completion(status=200))
+    assert len(world.ledger.of("task")) == 6
+
+
+# --- a running gateway ---
+
+
+@pytest.fixture
+def billing() -> Iterator[BillingServer]:
+    with serving(BillingServer("the-gateways-own-secret")) as server:
+        yield server
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, billing: BillingServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    monkeypatch.setattr(tasks, "TASKS_PER_HOUR", 2)
+    async with running(tmp_path, {"billing": billing_tool(billing, tmp_path)}) as made:
+        yield made
+
+
+async def test_an_opener_at_its_bound_is_told_to_wait(gateway: Running) -> None:
+    """429 with Retry-After, and a record; other openers open theirs."""
+    async with httpx.AsyncClient() as client:
+        url, body = f"{gateway.operators_url}/v1/tasks", {"agents": ["agent:support"]}
+        answers = [await client.post(url, json=body, headers=gateway.headers("host:runner")) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [201, 201, 429]
+    assert answers[-1].headers["retry-after"]
+    assert gateway.decision(answers[-1])["reason"]["code"] == "quota.exceeded"
+    await gateway.open_task()
+
+
+async def test_an_agent_at_its_bound_is_told_to_wait(
+    gateway: Running, billing: BillingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain HTTP call too many is 429 with Retry-After, and never reaches the tool."""
+    monkeypatch.setattr(InFlight, "begin", lambda *_: 0)
+    async with httpx.AsyncClient(headers=gateway.headers()) as client:
+        answer = await client.get(f"{gateway.url}/http/billing/invoices/1042")
+    assert (answer.status_code, answer.json()["code"]) == (429, "quota.exceeded")
+    assert answer.headers["retry-after"]
+    assert gateway.decision(answer)["subject"]["id"] == "agent:support"
+    assert billing.seen == []
