@@ -112,6 +112,8 @@ class Admission(msgspec.Struct, kw_only=True):
     task_id: str = ""
     admitted_ns: int = 0
     """Monotonic clock at the moment of admission."""
+    ticket: int = 0
+    """Of the caller's quota of calls in flight; 0 where none is held."""
 
     @property
     def allowed(self) -> bool:
