@@ -303,3 +303,27 @@ async def test_the_modern_era_has_no_sessions(up: Gateway) -> None:
         noted = await client.post("/up", json=note, headers=headers)
         posted = await client.post("/up", json={"jsonrpc": "2.0", "id": 1, "result": {}}, headers=headers)
     assert (stream.status_code, goodbye.status_code, noted.status_code, posted.status_code) == (405, 405, 202, 400)
+
+
+async def test_arguments_repeated_in_headers_are_compared_with_the_body(up: Gateway) -> None:
+    """Before a stdio server the gateway is the HTTP server: what its list wants repeated has to be there, and the same."""
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+    body = call(args={"region": "eu"})
+    async with up.raw() as client:
+        before = await client.post("/up", json=body, headers=routing())
+        await client.post("/up", json=listing, headers=routing("tools/list", None))
+        missing = await client.post("/up", json=body, headers=routing())
+        wrong = await client.post("/up", json=body, headers=routing() | {"mcp-param-region": "us"})
+        right = await client.post("/up", json=body, headers=routing() | {"mcp-param-region": "eu"})
+    assert before.status_code == 200  # its list is not known yet
+    assert [(one.status_code, one.json()["error"]["code"]) for one in (missing, wrong)] == [(400, -32020)] * 2
+    assert _told(right)["params"]["arguments"] == {"region": "eu"}
+    assert [done.error for _, done in up.gate.completed if done.error] == ["-32020"] * 2
+
+
+async def test_the_modern_era_has_no_handshake(up: Gateway) -> None:
+    """What the revision has taken out does not exist, whether or not the process knows it from the other era."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"_meta": META}}
+    async with up.raw() as client:
+        answer = await client.post("/up", json=body, headers=routing("initialize", None))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, -32601)

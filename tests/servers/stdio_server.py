@@ -59,6 +59,9 @@ def main():
             meta = {"io.modelcontextprotocol/subscriptionId": message["id"]}
             _say({"method": "notifications/subscriptions/acknowledged", "params": {"_meta": meta}})
             _say({"method": "notifications/tools/list_changed", "params": {"_meta": meta}})
+        elif method == "tools/list":
+            schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+            _say({"id": message["id"], "result": {"tools": [{"name": "echo", "inputSchema": schema}]}})
         elif method == "tell":
             _say({"method": "notifications/tools/list_changed"})
             _say({"id": message["id"], "result": {}})

@@ -20,7 +20,7 @@ from typing import Final
 from whygate.core.reasons import Code
 from whygate.mcp import frames, refusals, splices
 from whygate.mcp.backend import Answered, Outgoing, Refused, Server
-from whygate.mcp.envelope import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, MODERN
+from whygate.mcp.envelope import HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, MODERN
 from whygate.mcp.sessions import whose
 from whygate.mcp.wire import Waiter, Wire
 from whygate.transport.upstream import UpstreamError
@@ -29,7 +29,9 @@ KEEPALIVE_S: Final = 15.0
 """Below what proxies cut idle streams at (60 s and more), and what the Python SDK's server does."""
 BACKOFF_S: Final = 0.5
 BACKOFF_MOST_S: Final = 30.0
-_STATUS: Final = {str(METHOD_NOT_FOUND): 404} | {str(code): 400 for code in (INVALID_PARAMS, -32020, -32021, -32022)}
+_STATUS: Final = {str(METHOD_NOT_FOUND): 404} | {
+    str(code): 400 for code in (INVALID_PARAMS, HEADER_MISMATCH, -32021, -32022)
+}
 """HTTP statuses that the modern era gives to errors (2026-07-28, basic/transports, "Error Responses")."""
 
 _log = logging.getLogger("whygate.mcp.stdio")
@@ -142,9 +144,11 @@ class StdioBackend:
                 yield Whole(405, headers=(("allow", "POST"),))
             elif envelope.id is None:
                 yield await self._modern_notice(out)
+            elif envelope.method == "initialize":
+                # The process may know it from the other era; over HTTP it is gone from this one.
+                yield Whole(404, refusals.protocol_error(envelope, METHOD_NOT_FOUND, "Method not found"))
             else:
-                seat = self._shared.get(whose(out.principal)) or await self._open(out, modern=True)
-                async with self._asked(seat, out) as answer:
+                async with self._modern(out) as answer:
                     yield answer
         elif envelope.method == "initialize":
             seat = await self._open(out, modern=False)
@@ -153,6 +157,16 @@ class StdioBackend:
         else:
             async with self._legacy(out) as answer:
                 yield answer
+
+    @asynccontextmanager
+    async def _modern(self, out: Outgoing) -> AsyncIterator[Answered]:
+        seat = self._shared.get(whose(out.principal)) or await self._open(out, modern=True)
+        calls = out.envelope.method == "tools/call"
+        if calls and (wrong := seat.wire.mirrors.mismatch(out.envelope.params, out.headers)):
+            yield Whole(400, refusals.protocol_error(out.envelope, HEADER_MISMATCH, wrong))
+            return
+        async with self._asked(seat, out) as answer:
+            yield answer
 
     @asynccontextmanager
     async def _legacy(self, out: Outgoing) -> AsyncIterator[Answered]:

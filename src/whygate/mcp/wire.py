@@ -13,6 +13,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from whygate.core.reasons import Code
 from whygate.mcp import splices
 from whygate.mcp.backend import Outgoing, Server
 from whygate.mcp.envelope import Envelope
+from whygate.mcp.mirrors import Mirrors
 from whygate.mcp.process import LINE_CAP_BYTES, Process
 from whygate.transport.upstream import UpstreamError
 
@@ -41,7 +43,7 @@ Id = int | str
 class Waiter:
     """A request in flight, or a ``GET`` stream: what arrives for it, in order."""
 
-    __slots__ = ("_bytes", "answered", "id", "queue", "takes_events", "token", "wire_id")
+    __slots__ = ("_bytes", "answered", "id", "learn", "queue", "takes_events", "token", "wire_id")
 
     def __init__(self, identity: Id | None, wire_id: Id | None, token: Id | None, *, takes_events: bool) -> None:
         self.id = identity
@@ -53,6 +55,8 @@ class Waiter:
         self._bytes = 0
         self.answered = False
         """The response is in the queue, or was taken from it."""
+        self.learn: Callable[[msgspec.Raw], None] | None = None
+        """Wants to know the result, too."""
 
     def put(self, message: bytes | None) -> None:
         self._bytes += len(message or b"")
@@ -101,6 +105,7 @@ class Wire:
         self._stream: Waiter | None = None
         self._kept: deque[bytes] = deque(maxlen=_KEPT)
         self._ids = itertools.count(1)
+        self.mirrors = Mirrors()
         self.spoke = False
         """It has written at least one message."""
         self.ended = False
@@ -131,6 +136,8 @@ class Wire:
         if wire_id in self._waiting:
             return None
         waiter = Waiter(envelope.id, wire_id, token, takes_events=out.takes_events)
+        if self._modern and envelope.method == "tools/list":
+            waiter.learn = partial(self.mirrors.learn, first="cursor" not in envelope.params)
         self._waiting[wire_id] = waiter
         try:
             await self._process.write(_renumbered(out.body, wire_id, token) if self._modern else out.body)
@@ -210,6 +217,8 @@ class Wire:
             parts: dict[str, Any] = dict(splices.members(line) or {})
             parts["id"] = waiter.id
             line = _encode(parts)
+        if waiter.learn is not None and message.result:
+            waiter.learn(message.result)
         waiter.answered = True
         waiter.put(line)
 
