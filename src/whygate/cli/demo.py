@@ -125,7 +125,7 @@ def _keep(world: World, console: Console, task: dict[str, Any]) -> None:
         f"  export WHYGATE_TOKEN={token}\n\n"
         "  whygate tail\n"
         '  curl -si -H "authorization: Bearer $WHYGATE_TOKEN" $WHYGATE_URL/http/billing/invoices/1042\n'
-        f"  edit {world.folder / 'policies'} and start again to see what changes"
+        f"  edit {world.folder / 'policies' / 'support-agent.yaml'}: it is in force a moment later"
     )
     while True:
         time.sleep(3600)
