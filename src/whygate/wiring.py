@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ from whygate.flow.reloading import Reloader
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge, HttpTool
+from whygate.http.openapi import Document, OpenApiRefused, besides
+from whygate.http.openapi import read as read_openapi
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.edge import McpEdge
@@ -52,6 +54,7 @@ class Gateway:
     """A gateway that is being built, runs, or is being stopped. Use ``start`` and ``stop`` once each."""
 
     def __init__(self, config: Config) -> None:
+        """Raises ``ConfigError`` for an OpenAPI document that can't be used."""
         self.config = config
         self.failed = asyncio.Event()
         """Set when the ledger can't go on: the process has to end, so that its next start re-reads the tail."""
@@ -59,7 +62,10 @@ class Gateway:
         self.reloader: Reloader
         """The policies in force, and the way to new ones; there once ``start`` has returned."""
         self._looking = False
-        self.catalogue = Catalogue({name: _listed(name, server) for name, server in config.tools.items()})
+        self.documents = documents(config)
+        self.catalogue = Catalogue(
+            {name: _listed(name, server, self.documents.get(name)) for name, server in config.tools.items()}
+        )
 
     async def start(self) -> None:
         """Raises ``ConfigError``, ``KeysRefused``, ``LedgerUnavailable``, ``PolicyErrors`` or ``AddressInUse``."""
@@ -153,7 +159,7 @@ class Gateway:
         """What agents reach. ``metadata`` is the address that challenges point to."""
         config = self.config
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
-        http = HttpEdge(http_tools(config, self.catalogue), door, gate, origins, metadata)
+        http = HttpEdge(http_tools(config, self.catalogue, self.documents), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
         servers, each = mcp_servers(config), metadata + "/mcp/{server}"
         mcp = McpEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
@@ -196,22 +202,47 @@ class _Late:
         await self.app(scope, receive, send)
 
 
-def http_tools(config: Config, catalogue: Catalogue) -> dict[str, HttpTool]:
+def documents(config: Config) -> dict[str, Document]:
+    """The OpenAPI documents of plain HTTP tools, without what the configuration says otherwise. Raises ``ConfigError``."""
+    made, problems = {}, []
+    for name, server in config.tools.items():
+        if server.http is not None and server.http.openapi is not None:
+            try:
+                made[name] = besides(read_openapi(server.http.openapi), _routes(server))
+            except OpenApiRefused as wrong:
+                key = f"tools.{name}.http.openapi"
+                problems.append(settings.Problem(key=key, where="", what=str(wrong), fix="mend the document"))
+    if problems:
+        raise settings.ConfigError(problems)
+    return made
+
+
+def http_tools(config: Config, catalogue: Catalogue, found: Mapping[str, Document]) -> dict[str, HttpTool]:
     """The plain HTTP tools of a configuration, secrets resolved. Raises ``ConfigError``."""
     made = {}
     for name, server in config.tools.items():
         if server.http is None:
             continue
-        routes = tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
-        tools = {one.name: catalogue.find(name, one.name) for one in server.operations}
+        declared = found.get(name, Document()).operations
+        # The document's own spelling of a path's parameters, where both have the operation.
+        routes = {one.name: one for one in _routes(server)}
+        routes |= {one.name: Route(name=one.name, method=one.method, template=one.path) for one in declared}
+        tools = {one: catalogue.find(name, one) for one in routes}
         made[name] = HttpTool(
             name=name,
             url=server.http.url.rstrip("/"),
-            router=Router(routes),
+            router=Router(tuple(routes.values())),
             tools={key: tool for key, tool in tools.items() if tool is not None},
             headers=_credential(server.http.credential, f"tools.{name}.http.credential.value"),
+            signatures={one.name: one.signature for one in declared},
         )
+        for reason in found.get(name, Document()).left_out:
+            _log.warning("tools.%s.http.openapi: left out, so not to be called: %s", name, reason)
     return made
+
+
+def _routes(server: Server) -> tuple[Route, ...]:
+    return tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
 
 
 def mcp_servers(config: Config) -> dict[str, McpServer]:
@@ -238,21 +269,29 @@ def _credential(credential: settings.Credential | None, key: str) -> tuple[tuple
     return ((credential.header, credential.prefix + settings.resolve(credential.value, key=key)),)
 
 
-def _listed(name: str, server: Server) -> Listed:
+def _listed(name: str, server: Server, document: Document | None) -> Listed:
     """How the tools of one server are made, from what the operator said about them."""
     protocol = "mcp" if server.mcp is not None else "http"
     operations = {one.name: one for one in server.operations}
+    definitions = {one.name: one.definition for one in document.operations} if document is not None else {}
 
     def make(tool: str) -> Tool:
-        said = operations.get(tool) if protocol == "http" else server.classify(tool)
+        said = operations.get(tool) or (server.classify(tool) if protocol == "mcp" or tool in definitions else None)
+        definition = definitions.get(tool, "")
         if said is None:
-            return Tool(server=name, name=tool, type=protocol)
+            return Tool(server=name, name=tool, type=protocol, definition=definition)
         return Tool(
-            server=name, name=tool, type=protocol, tool_class=said.tool_class, tier=said.tier, labels=said.labels
+            server=name,
+            name=tool,
+            type=protocol,
+            tool_class=said.tool_class,
+            tier=said.tier,
+            labels=said.labels,
+            definition=definition,
         )
 
-    exact = tuple(pattern for pattern in server.tools if not set(pattern) & set("*?["))
-    return Listed(make=make, names=(*operations, *exact))
+    exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
+    return Listed(make=make, names=(*operations, *definitions, *exact))
 
 
 def _kept(ledger: Path, digest: str) -> dict[str, str]:

@@ -35,7 +35,9 @@ def reference() -> str:
 
 
 def settings() -> list[str]:
-    """Every setting once, by section; ``Operation`` counts what it has beyond a classification only once."""
+    """Every setting once, by section; what means the same in two sections (a classification, a credential, a server's
+    URL) counts once.
+    """
     whole = schema()
     seen = {
         (key, name)
@@ -45,6 +47,7 @@ def settings() -> list[str]:
     }
     shared = {("tools.<server>.operations[]", name) for name in ("class", "tier", "labels")}
     shared |= {("tools.<server>.http.credential", name) for name in ("header", "prefix", "value")}
+    shared |= {("tools.<server>.http", "url")}
     return sorted(f"{key}.{name}" for key, name in seen - shared)
 
 

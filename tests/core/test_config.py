@@ -181,7 +181,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("tools: {a: {mcp: {url: https://x}, tools: {'t[0]': {class: read}}}}", "tools.a.tools.t[0]: is no name of a tool"),
     ("tools: {a: {mcp: {url: https://x}, operations: []}}", "tools.a.operations: goes with `http` only"),
-    ("tools: {a: {http: {url: https://x}, tools: {}}}", "tools.a.tools: goes with `mcp` only"),
+    ("tools: {a: {http: {url: https://x}, tools: {}}}", "tools.a.tools: goes with `mcp` or `http.openapi` only"),
     *(
         (
             f"tools: {{a: {{http: {{url: https://x}}, operations: [{{name: n, method: GET, class: read, path: '{path}'}}]}}}}",

@@ -60,6 +60,17 @@ rules:
     permit: {require: {scope: [sums]}}
     why: Adding needs a scope.
 """
+TYPED = {
+    "openapi": "3.1.0",
+    "paths": {
+        "/invoices": {
+            "get": {
+                "operationId": "invoice_list",
+                "parameters": [{"name": "limit", "in": "query", "schema": {"type": "integer"}}],
+            }
+        }
+    },
+}
 Send = Callable[[Running, httpx.AsyncClient], Awaitable[httpx.Response]]
 
 
@@ -301,6 +312,11 @@ async def http_arguments_too_deep_to_look_at(gateway: Running, client: httpx.Asy
     return await client.post(f"{gateway.url}/http/billing/refunds", json=deep, headers=gateway.headers())
 
 
+@path(Code.ARGS_SCHEMA_INVALID, 422)
+async def http_argument_that_is_not_as_declared(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await client.get(f"{gateway.url}/http/typed/invoices?limit=many", headers=gateway.headers())
+
+
 @path(Code.POLICY_NO_MATCH, 403)
 async def http_by_default(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
     return await client.get(f"{gateway.url}/http/billing/customers/export", headers=gateway.headers())
@@ -387,7 +403,12 @@ async def gateway(tmp_path: Path, billing: BillingServer) -> AsyncIterator[Runni
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "support.yaml").write_text(RULES)
     async with served(make().streamable_http_app(json_response=True), lifespan=True) as upstream:
-        tools = {"billing": billing_tool(billing, tmp_path), "up": {"mcp": {"url": f"{upstream}/mcp"}}}
+        (tmp_path / "typed.json").write_text(json.dumps(TYPED))
+        tools = {
+            "billing": billing_tool(billing, tmp_path),
+            "typed": {"http": {"url": billing.url, "openapi": str(tmp_path / "typed.json")}},
+            "up": {"mcp": {"url": f"{upstream}/mcp"}},
+        }
         async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
             yield made
 

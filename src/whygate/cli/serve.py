@@ -58,10 +58,10 @@ async def _run(config: Config, console: Console) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    gateway = Gateway(config)
-    # A signal that comes too early ends nothing and is not lost: the start reads the policies, and so does the watch.
-    loop.add_signal_handler(signal.SIGHUP, gateway.look_at_policies)
     try:
+        gateway = Gateway(config)
+        # A signal that comes too early ends nothing and is not lost: the start reads the policies, and so does the watch.
+        loop.add_signal_handler(signal.SIGHUP, gateway.look_at_policies)
         await gateway.start()
     except PolicyErrors as refused:
         console.print("[bold red]The policies can't be used; nothing was started.[/]")

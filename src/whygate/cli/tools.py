@@ -12,7 +12,7 @@ from rich.text import Text
 from whygate.cli.reading import DEFAULT_CONFIG, MISUSE, NO, AsJson, ConfigFile, decoded, fail, load_config
 from whygate.cli.screen import put, put_json, screen
 from whygate.cli.words import counted, plain
-from whygate.config import Classification, Config
+from whygate.config import Classification, Config, Server
 from whygate.core.calls import Tool
 from whygate.core.identity import Principal, Proof, Status
 from whygate.core.policy.errors import PolicyErrors
@@ -20,6 +20,8 @@ from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
 from whygate.core.records import DecisionRecord
 from whygate.flow.ports import LedgerUnavailable
+from whygate.http.openapi import OpenApiRefused, besides, read
+from whygate.http.routes import Route
 from whygate.policy_files import read_folder
 from whygate.stores.reader import Reader, Wanted
 
@@ -102,14 +104,35 @@ def _tools(settings: Config, seen: Counter[tuple[str, str, str]]) -> list[tuple[
     for server, one in settings.tools.items():
         for operation in one.operations:
             named[server, operation.name] = _tool(server, operation.name, "http", operation), False
+        protocol = "mcp" if one.mcp is not None else "http"
         for pattern, said in one.tools.items():
-            named[server, pattern] = _tool(server, pattern, "mcp", said), "*" in pattern
+            if protocol == "mcp" or "*" in pattern:
+                named[server, pattern] = _tool(server, pattern, protocol, said), "*" in pattern
+        for declared in _declared(one):
+            if (server, declared) not in named:
+                named[server, declared] = _tool(server, declared, "http", one.classify(declared)), False
     for server, name, protocol in seen:
         if (server, name) not in named:
             known = settings.tools.get(server)
             classified = known.classify(name) if known is not None else None
             named[server, name] = _tool(server, name, protocol, classified), False
     return [named[key] for key in sorted(named)]
+
+
+def _declared(server: Server) -> list[str]:
+    """The operations of its OpenAPI document. Ends with misuse where that can't be used."""
+    if server.http is None or server.http.openapi is None:
+        return []
+    try:
+        found = read(server.http.openapi)
+    except OpenApiRefused as wrong:
+        fail(
+            MISUSE,
+            f"The OpenAPI document can't be used.\n{plain(str(wrong))}",
+            "Mend it: nothing starts with it either.",
+        )
+    routes = tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
+    return [one.name for one in besides(found, routes).operations]
 
 
 def _tool(server: str, name: str, protocol: str, said: Classification | None) -> Tool:

@@ -308,8 +308,10 @@ def _of_server(at: Location, server: dict[str, Any]) -> Iterator[Finding]:
         yield at, "must have exactly one of `mcp` and `http`", "keep the one that the server speaks"
     if "operations" in server and "http" not in server:
         yield (*at, "operations"), "goes with `http` only", "classify MCP tools under `tools`"
-    if "tools" in server and "mcp" not in server:
-        yield (*at, "tools"), "goes with `mcp` only", "list the tools of an HTTP server under `operations`"
+    http = server.get("http")
+    if "tools" in server and "mcp" not in server and not (isinstance(http, dict) and "openapi" in http):
+        fix = "list the tools of an HTTP server under `operations`"
+        yield (*at, "tools"), "goes with `mcp` or `http.openapi` only", fix
     mcp = server.get("mcp")
     if isinstance(mcp, dict):
         if ("command" in mcp) == ("url" in mcp):

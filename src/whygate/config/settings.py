@@ -144,6 +144,9 @@ class Http(Section):
     """A plain HTTP server."""
 
     url: Url = Field(description="What the paths of the operations are appended to.")
+    openapi: FilePath | None = Field(
+        default=None, description="An OpenAPI document (3.0 or 3.1, JSON or YAML) that declares its operations."
+    )
     credential: Credential | None = Field(default=None, description="How we prove ourselves to it.")
 
 
@@ -153,13 +156,14 @@ class Server(Section):
     mcp: Mcp | None = Field(default=None, description="It speaks MCP.")
     http: Http | None = Field(default=None, description="It speaks plain HTTP.")
     tools: dict[ToolPattern, Classification] = Field(
-        default={}, description="Classification of its MCP tools, by name or with `*`."
+        default={},
+        description="Classification of its tools, by name or with `*`: of an MCP server, or of an OpenAPI document.",
     )
     operations: tuple[Operation, ...] = Field(default=(), description="The tools of a plain HTTP server.")
 
     def classify(self, tool: str) -> Classification | None:
-        """The operator's word on an MCP tool: its own name first, then the pattern with the most letters, then the
-        one that stands first. ``None``: unclassified.
+        """The operator's word on a tool that somebody else lists: its own name first, then the pattern with the most
+        letters, then the one that stands first. ``None``: unclassified.
         """
         if tool in self.tools:
             return self.tools[tool]

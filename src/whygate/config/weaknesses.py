@@ -55,7 +55,10 @@ def _tools(config: Config) -> Iterator[str]:
         at = f"tools.{name}"
         if server.mcp is not None and not server.tools:
             yield f"{at}: none of its tools is classified: all count as high tier with untrusted results"
-        if server.http is not None and not server.operations:
+        documented = server.http is not None and server.http.openapi is not None
+        if documented and not server.tools and not server.operations:
+            yield f"{at}: none of its operations is classified: all count as high tier with untrusted results"
+        if server.http is not None and not server.operations and not documented:
             yield f"{at}: has no operations: nothing of it can be called"
         for pattern, said in server.tools.items():
             if not pattern.strip("*") and said.tier is Tier.LOW:

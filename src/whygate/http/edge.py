@@ -21,6 +21,7 @@ from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
 from whygate.http.routes import Route, Router, merge, query_of
+from whygate.http.signature import Signature
 from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
 from whygate.transport.headers import downward, upward
@@ -49,6 +50,8 @@ class HttpTool(msgspec.Struct, frozen=True, kw_only=True):
     """Operation name to tool."""
     headers: tuple[tuple[str, str], ...] = ()
     """The upstream's credential, resolved."""
+    signatures: Mapping[str, Signature] = {}
+    """Operation name to what it takes, for those that a document declares."""
 
 
 class HttpEdge:
@@ -189,7 +192,11 @@ def _call(
         try:
             matched = tool.router.match(exchange.method, rest)
             if matched is not None and principal.authenticated:
-                args = _arguments(exchange, matched[1], body)
+                signature = tool.signatures.get(matched[0].name)
+                if signature is None:
+                    args = _arguments(exchange, matched[1], body)
+                else:
+                    args = signature.read(matched[1], exchange.query, body, _media(exchange))
         except Unreadable as unreadable:
             faults.append(Fault(code=unreadable.code, note=unreadable.note))
     route = matched[0] if matched is not None else None
@@ -211,6 +218,10 @@ def _hints(exchange: Exchange) -> Hints:
     return msgspec.structs.replace(from_headers(exchange), session="")
 
 
+def _media(exchange: Exchange) -> str:
+    return (exchange.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+
 def _arguments(exchange: Exchange, path: dict[str, str], body: bytes) -> dict[str, Any]:
     """Path parameters, query fields and the body's members as one map. A name that comes from two places is refused.
 
@@ -220,7 +231,7 @@ def _arguments(exchange: Exchange, path: dict[str, str], body: bytes) -> dict[st
     merge(args, query_of(exchange.query))
     if not body:
         return args
-    media = (exchange.header(b"content-type") or "").partition(";")[0].strip().lower()
+    media = _media(exchange)
     if media == "application/x-www-form-urlencoded":
         merge(args, query_of(body))
     elif media == "application/json" or media.endswith("+json"):

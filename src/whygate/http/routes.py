@@ -20,7 +20,7 @@ import msgspec
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable
 
-_PARAMETER: Final = re.compile(r"^\{([a-z_][a-z0-9_]*)\}$")
+_PARAMETER: Final = re.compile(r"^\{([A-Za-z_][A-Za-z0-9_.-]*)\}$")
 _SUSPECT: Final = re.compile(rb"%(?:2f|5c|00|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;\x00-\x20\x7f-\xff]", re.IGNORECASE)
 MAX_QUERY_FIELDS: Final = 256
 _METHOD_FIELD: Final = "_method"
