@@ -1,6 +1,7 @@
 """A real gateway inside a test: real listeners, real ledger, real tokens."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -89,10 +90,11 @@ class Running:
 
 def settings(folder: Path, tools: Mapping[str, Any], **changed: Any) -> dict[str, Any]:
     """A configuration in ``folder``; what is not said is as in the demo."""
+    agents, operators = free_ports(2)
     return {
         "deployment": "test",
-        "listen": f"127.0.0.1:{free_port()}",
-        "operators_listen": f"127.0.0.1:{free_port()}",
+        "listen": f"127.0.0.1:{agents}",
+        "operators_listen": f"127.0.0.1:{operators}",
         "ledger": str(folder / "whygate.db"),
         "policies": str(POLICIES),
         "identities": {
@@ -191,7 +193,14 @@ async def running(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ones: each is held until the last is found."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
