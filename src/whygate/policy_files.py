@@ -7,6 +7,7 @@
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from whygate.core.policy.errors import PolicyError, PolicyErrors
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_TOTAL_BYTES: Final = 16 * 1024 * 1024
 MAX_FILES: Final = 4096
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes in a name that are not UTF-8."""
 _ENDINGS: Final = (".yaml", ".yml")
 
 
@@ -73,6 +76,9 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, str]:
         raise PolicyErrors((_error(str(root), f"more than {MAX_FILES} policy files"),))
     total = 0
     for name, file in found:
+        if _SURROGATE.search(name) is not None:
+            errors.append(_error(name, "its name is not UTF-8"))
+            continue
         try:
             data = _read(file)
             total += len(data)
@@ -142,4 +148,5 @@ def _why(wrong: Exception) -> str:
 
 
 def _error(file: str, message: str) -> PolicyError:
+    file = file.encode("utf-8", "backslashreplace").decode()  # of a name that is no text, what can be written down
     return PolicyError(file=file, line=1, column=1, message=message)

@@ -45,6 +45,12 @@ def test_links_stay_inside(tmp_path: Path) -> None:
     assert "d.yaml: can't be read" in found[2]
 
 
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 in a file's name: an error that can be written down, and no stack trace."""
+    (tmp_path / os.fsdecode(b"caf\xe9.yaml")).write_text("a")
+    assert told(tmp_path) == ["caf\\udce9.yaml: its name is not UTF-8"]
+
+
 def test_what_can_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No UTF-8, too large, no regular file, too many, not there: each is an error and none is left out in silence."""
     assert "can't be read: no such file" in told(tmp_path / "nowhere")[0]

@@ -230,6 +230,7 @@ class PolicyRecord(Record, kw_only=True):
     event: str
     """``in_force`` or ``refused``."""
     files: tuple[PolicyFile, ...] = ()
+    """The first of them, where there are hundreds."""
     id: str
     kind: str
     seq: int = 0

@@ -27,6 +27,11 @@ from whygate.flow.subjects import subject_of
 
 MAX_ERRORS: Final = 20
 """Errors that a record holds: whoever has more mends the first and asks `whygate policy check`."""
+MAX_ERROR: Final = 300
+"""Characters of each of them."""
+MAX_NAMED_BYTES: Final = 24_000
+"""What a record spends on naming files: some two hundred. It has to fit into 64 KiB with the errors; the set's digest and
+its kept texts name them all."""
 MAX_REFUSED: Final = 256
 """Refused sets that are remembered. Above it, one is recorded twice."""
 
@@ -142,16 +147,24 @@ class Policies:
         return PolicyRecord(
             cause=asked.cause.value,
             digest=digest,
-            errors=tuple(str(error) for error in errors),
+            errors=tuple(str(error)[:MAX_ERROR] for error in errors),
             event=event,
-            files=tuple(
-                PolicyFile(digest=sha256_digest(text.encode()), name=name) for name, text in sorted(texts.items())
-            ),
+            files=_named(texts),
             id=self._ids.new(),
             kind="policy",
             subject=subject_of(asked.by) if asked.by is not None else None,
             v=VERSION,
         )
+
+
+def _named(texts: Mapping[str, str]) -> tuple[PolicyFile, ...]:
+    files, left = [], MAX_NAMED_BYTES
+    for name, text in sorted(texts.items()):
+        left -= len(name.encode()) + 100
+        if left < 0:
+            break
+        files.append(PolicyFile(digest=sha256_digest(text.encode()), name=name))
+    return tuple(files)
 
 
 def counted(policy: PolicySet | None) -> str:
