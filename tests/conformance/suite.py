@@ -19,17 +19,35 @@ class Leg(NamedTuple):
     options: tuple[str, ...]
 
 
+ROOT = Path(__file__).parents[2]
 LEGS = (
     Leg("0.1.16", "conformance-2025", ("--suite", "all")),
     Leg("0.2.0-alpha.12, 2025-11-25", "conformance-2026", ("--suite", "all", "--spec-version", "2025-11-25")),
     Leg("0.2.0-alpha.12, 2026-07-28", "conformance-2026", ("--suite", "all", "--spec-version", "2026-07-28")),
 )
+CLIENT_SCENARIOS = (
+    ("2025-11-25", "initialize"),
+    ("2025-11-25", "tools_call"),
+    ("2025-11-25", "elicitation-sep1034-client-defaults"),
+    ("2025-11-25", "sse-retry"),
+    ("2026-07-28", "tools_call"),
+    ("2026-07-28", "request-metadata"),
+    ("2026-07-28", "http-standard-headers"),
+    ("2026-07-28", "http-custom-headers"),
+    ("2026-07-28", "http-invalid-tool-headers"),
+    ("2026-07-28", "json-schema-2020-12-preservation"),
+    ("2026-07-28", "json-schema-ref-no-deref"),
+    ("2026-07-28", "sep-2322-client-request-state"),
+)
+"""All of the client's that are neither about authorization (there the gateway itself is the resource server) nor an extension's."""
 _STAMP = re.compile(r"^(?:server-|client-)?(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Each scenario's checks in the suite's own order: its id, name, and how it ended."""
+    """Each scenario's checks: id, name, and how it ended. Sorted, because the suite also notes each message that it sees,
+    and of two that are on their way at once now one and now the other comes first.
+    """
 
     scenarios: dict[str, list[tuple[str, str, str]]]
 
@@ -55,21 +73,31 @@ def read(folder: Path) -> Table:
         match = _STAMP.match(path.parent.name)
         assert match is not None, f"the suite names its results in a new way: {path.parent.name}"
         checks = json.loads(path.read_text(encoding="utf-8"))
-        scenarios[match["scenario"]] = [(each["id"], each["name"], each["status"]) for each in checks]
+        scenarios[match["scenario"]] = sorted((each["id"], each["name"], each["status"]) for each in checks)
     return Table(scenarios)
 
 
-def command(leg: Leg, url: str, folder: Path) -> list[str] | None:
-    """How to run a leg against the server at ``url``; None where the suite is not installed."""
-    return npm.command(leg.package, "server", "--url", url, *leg.options, "-o", str(folder))
-
-
 async def run(leg: Leg, url: str, folder: Path) -> Table:
-    """Run a leg. The suite's own exit code is not looked at: it says no more than the table."""
-    line = command(leg, url, folder)
+    """Run a leg against the server at ``url``."""
+    return await _run(leg.package, folder, "server", "--url", url, *leg.options)
+
+
+async def run_client(scenario: str, revision: str, client: str, folder: Path) -> Table:
+    """Let the suite play the server for ``client``, a command that gets its address as last argument."""
+    options = ("--spec-version", revision, "--scenario", scenario, "--command", client)
+    return await _run("conformance-2026", folder, "client", *options)
+
+
+async def _run(package: str, folder: Path, *options: str) -> Table:
+    """The suite's own exit code is not looked at: it says no more than the table."""
+    line = npm.command(package, *options, "-o", str(folder))
     assert line is not None, npm.INSTALL
     process = await asyncio.create_subprocess_exec(
-        *line, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *line,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         output, _ = await process.communicate()

@@ -1,31 +1,17 @@
 """MCP through the gateway is MCP: the protocol's own conformance suite can't tell the gateway from the server behind it."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.conformance.badge import badge
+from tests.conformance.between import behind
 from tests.conformance.fixture import make
-from tests.conformance.suite import LEGS, Leg, run
-from tests.servers.gateway import Running, free_port, running
+from tests.conformance.suite import CLIENT_SCENARIOS, LEGS, ROOT, Leg, run, run_client
 
 from whygate.testing.serve import served
 
-RULES = """
-policy: everything
-version: 1
-owner: support@example.com
-agents: ["role:support-agent"]
-rules:
-  - id: everything
-    tools: ["*"]
-    permit: {}
-    why: The suite may call whatever it likes.
-"""
-ROOT = Path(__file__).parents[2]
 COUNTS = {
     "0.1.16": {"SUCCESS": 44, "WARNING": 2, "INFO": 6},
     "0.2.0-alpha.12, 2025-11-25": {"SUCCESS": 84, "INFO": 8},
@@ -45,25 +31,6 @@ NOT_OVER_STDIO = {
 async def server() -> AsyncIterator[str]:
     async with served(make(), lifespan=True) as url:
         yield f"{url}/mcp"
-
-
-@asynccontextmanager
-async def behind(tmp_path: Path, upstream: dict[str, Any]) -> AsyncIterator[tuple[str, Running]]:
-    """A gateway before a server, with a credential put in for the suite, which can't send one."""
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "everything.yaml").write_text(RULES)
-    port = free_port()
-    async with (
-        running(
-            tmp_path,
-            {"conformance": {"mcp": upstream}},
-            policies=str(folder),
-            public_url=f"http://127.0.0.1:{port}",
-        ) as gateway,
-        badge(port, to_port=int(gateway.url.rpartition(":")[2]), credential=gateway.tokens.make()),
-    ):
-        yield f"http://127.0.0.1:{port}/mcp/conformance", gateway
 
 
 @pytest.mark.slow
@@ -92,3 +59,19 @@ async def test_a_server_over_stdio_looks_like_one_over_http(
         proxied = await run(leg, url, tmp_path / "through")
     assert {name: found for name, found in direct.differing(proxied).items() if name not in NOT_OVER_STDIO} == {}
     assert proxied.count().keys() <= {"SUCCESS", "INFO"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("revision", "scenario"), CLIENT_SCENARIOS)
+async def test_the_servers_side_sees_the_same_client(
+    npm_packages: Path, tmp_path: Path, revision: str, scenario: str
+) -> None:
+    """What the suite sees of a client when it plays the server is the same whether or not a gateway stands between."""
+    client = f"{sys.executable} -m tests.conformance.client"
+    direct, through = await asyncio.gather(
+        run_client(scenario, revision, client, tmp_path / "direct"),
+        run_client(scenario, revision, f"{client} --through", tmp_path / "through"),
+    )
+    assert direct.count()["SUCCESS"]
+    assert direct.count().keys() <= {"SUCCESS", "INFO", "SKIPPED"}
+    assert direct.differing(through) == {}
