@@ -111,11 +111,12 @@ def _follow(path: Path, seq: int, wanted: Filter, show: Callable[[DecisionRecord
     waiting = False
     while True:
         try:
+            # Before it is opened: a file that takes its place in between is then seen as another one, never missed.
+            file = _file(path)
             with Reader(path) as reader:
                 if waiting:
                     complain(f"{path} can be read again.")
                     waiting = False
-                file = _file(path)
                 if reader.newest() < seq:
                     complain(f"{path} is another ledger now; following it from its beginning.")
                     seq = 0
