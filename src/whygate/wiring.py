@@ -93,18 +93,7 @@ class Gateway:
         new_ids = RandomIds()
         path = Path(config.ledger)
         keys = load_or_create(path.parent / f"{path.name}.keys")
-        loop = asyncio.get_running_loop()
-
-        def tell_failed(reason: str) -> None:
-            _log.critical("the ledger can't go on: %s", reason)
-            loop.call_soon_threadsafe(self.failed.set)
-
-        ledger = SqliteLedger(
-            path,
-            start=_start_data(config, keys),
-            on_failed=tell_failed,
-        )
-        self._undo.push_async_callback(asyncio.to_thread, ledger.close)
+        ledger = self._own_ledger(path, keys)
         policies = Policies(ledger, new_ids)
         reloader = self.reloader = Reloader(policies, PolicyFolder(config.policies))
         await reloader.start(lambda digest: _kept(path, digest), ledger.policy_in_force())
@@ -112,7 +101,7 @@ class Gateway:
             version=__version__,
             policy=lambda: (reloader.loaded_s, policies.refusal is not None),
             newest=lambda: ledger.newest,
-            failed=lambda: ledger.failed is not None,
+            failed=lambda: bool(_missing(ledger)),
             projector=status_path(path) if config.telemetry.otlp else None,
         )
         tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
@@ -140,7 +129,7 @@ class Gateway:
             tasks=tasks,
             reloader=reloader,
             metrics=metrics.render,
-            ready=lambda: "the ledger can't write" if ledger.failed is not None else "",
+            ready=lambda: _missing(ledger),
             task_openers=config.identities.task_openers,
             resource_metadata=metadata,
         )
@@ -154,6 +143,20 @@ class Gateway:
         for listener in listeners:
             await listener.start()
             self._undo.push_async_callback(listener.stop)
+
+    def _own_ledger(self, path: Path, keys: Keys) -> SqliteLedger:
+        """The ledger, open for writing; its failure ends the gateway."""
+        loop = asyncio.get_running_loop()
+
+        def tell_failed(reason: str) -> None:
+            _log.critical("the ledger can't go on: %s", reason)
+            loop.call_soon_threadsafe(self.failed.set)
+
+        ledger = SqliteLedger(path, start=_start_data(self.config, keys), on_failed=tell_failed)
+        self._undo.push_async_callback(asyncio.to_thread, ledger.close)
+        if ledger.scarce:
+            _log.critical("%s; until then every call is refused", _missing(ledger))
+        return ledger
 
     async def _edges(self, door: Door, gate: Gatekeeper, metadata: str, metrics: Metrics) -> AgentsApp:
         """What agents reach. ``metadata`` is the address that challenges point to."""
@@ -292,6 +295,13 @@ def _listed(name: str, server: Server, document: Document | None) -> Listed:
 
     exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
     return Listed(make=make, names=(*operations, *definitions, *exact))
+
+
+def _missing(ledger: SqliteLedger) -> str:
+    """What keeps calls from being decided and recorded, in words for operators; empty where nothing does."""
+    if ledger.failed is not None:
+        return "the ledger can't write"
+    return "the ledger's disk is nearly full: make room, and decisions are recorded again" if ledger.scarce else ""
 
 
 def _kept(ledger: Path, digest: str) -> dict[str, str]:

@@ -95,9 +95,19 @@ class Wall:
 
     def __init__(self) -> None:
         self.us = START_US
+        """Put on, it is time that goes by."""
+        self._stepped = 0
 
     def __call__(self) -> int:
         return self.us
+
+    def step(self, us: int) -> None:
+        """Set the clock, without time going by."""
+        self.us += us
+        self._stepped += us
+
+    def steady(self) -> int:
+        return self.us - self._stepped
 
 
 class Rig(abc.ABC):
@@ -132,7 +142,7 @@ class Rig(abc.ABC):
 
 class SqliteRig(Rig):
     def open(self) -> SqliteLedger:
-        self.ledger = SqliteLedger(self.path, start={"version": "test"}, wall=self.wall)
+        self.ledger = SqliteLedger(self.path, start={"version": "test"}, wall=self.wall, steady=self.wall.steady)
         return self.ledger
 
     def leaves(self) -> list[bytes]:
@@ -160,7 +170,7 @@ class MemoryRig(Rig):
         self.disk = MemoryDisk()
 
     def open(self) -> MemoryLedger:
-        self.ledger = MemoryLedger(self.disk, start={"version": "test"}, wall=self.wall)
+        self.ledger = MemoryLedger(self.disk, start={"version": "test"}, wall=self.wall, steady=self.wall.steady)
         return self.ledger
 
     def leaves(self) -> list[bytes]:

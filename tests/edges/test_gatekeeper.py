@@ -1,5 +1,6 @@
 """The gatekeeper's way from a question to a durable decision, where things go wrong on it."""
 
+import asyncio
 import logging
 
 import pytest
@@ -160,6 +161,27 @@ async def test_whoever_proves_nothing_joins_no_task() -> None:
     assert admission.decision.code is Code.AGENT_UNAUTHENTICATED
     assert record.context.task == ""
     assert record.context.trace_id != task.trace_id
+
+
+async def test_a_caller_that_left_before_its_task_was_opened_keeps_nobody_out() -> None:
+    """The first call of a session is cancelled before anything of it is written: the next one gets a task that is open."""
+    world = await World().load()
+    append, begun = world.ledger.append, asyncio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    world.ledger.append = never  # type: ignore[method-assign]  # the commit that its caller does not wait for
+    first = asyncio.ensure_future(world.gate.admit(call()))
+    await begun.wait()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    world.ledger.append = append  # type: ignore[method-assign]  # as it was
+    second = await world.gate.admit(call())
+    assert second.allowed
+    assert [record.task.id for record in world.ledger.of("task")] == [second.task_id]
+    assert len(world.gate._in_flight._running[AGENT.id]) == 1
 
 
 async def test_tasks_come_back_after_a_restart() -> None:

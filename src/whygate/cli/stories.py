@@ -113,7 +113,7 @@ class End(_Part, frozen=True, kw_only=True):
     """What became of the call."""
 
     state: str
-    """``not_sent``, ``answered``, ``failed``, ``unknown``, ``open`` or ``elsewhere``."""
+    """``not_sent``, ``withdrawn``, ``answered``, ``failed``, ``unknown``, ``open`` or ``elsewhere``."""
     words: str
     status: int = 0
     is_error: bool = False
@@ -325,6 +325,8 @@ def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
     if completion.code in {Code.UPSTREAM_FAILED, Code.UPSTREAM_TIMEOUT}:
         told = entry.meaning if entry is not None else completion.code
         return End(state="failed", words=f"{told} {_measured(completion)}", **facts)
+    if completion.error == "not_forwarded":
+        return End(state="withdrawn", words="Allowed, and not sent: the caller was gone before it could be.", **facts)
     said = entry.meaning if entry is not None else completion.code
     return End(state="answered", words=f"{_answered(completion)} {said}".strip(), **facts)
 

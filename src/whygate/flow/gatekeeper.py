@@ -64,6 +64,8 @@ TRIES: Final = 4
 """A claim fails when a policy is reloaded or a task closed in the very microseconds of a commit. Four in a row means
 that something else is wrong."""
 
+TELL_NS: Final = 1_000_000_000
+"""Between two lines of the log about calls that could not be recorded: thousands a second would fill another disk."""
 _CROWDED: Final = Fault(code=Code.QUOTA_EXCEEDED, note=f"{MAX_IN_FLIGHT} calls of this caller are in flight")
 
 _log = logging.getLogger("whygate.gatekeeper")
@@ -98,6 +100,7 @@ class Gatekeeper:
         self._digest_key = around.digest_key
         self._observer = around.observer
         self._in_flight = InFlight()
+        self._unrecorded = self._told_ns = 0
         self.strangers = Strangers(around.ledger, around.clock, around.ids)
 
     async def admit(self, call: ToolCall) -> Admission:
@@ -115,8 +118,7 @@ class Gatekeeper:
             self._in_flight.end(caller.id, ticket)
             raise
         except LedgerUnavailable as broken:
-            # Law 3's exception: this refusal alone goes to stderr and metrics only.
-            _log.error("refused %s: %s: %s", call.method, Code.AUDIT_UNAVAILABLE, broken)
+            self._tell_unrecorded(call, broken, started_ns)
             admission = _without_record(call, Code.AUDIT_UNAVAILABLE)
         except Exception:  # noqa: BLE001  # rule 4: whatever it is, the caller gets a recorded refusal
             _log.exception("deciding or recording failed in an unforeseen way")
@@ -128,6 +130,14 @@ class Gatekeeper:
         admission.admitted_ns = time.perf_counter_ns()
         self._observer.decided(admission, (admission.admitted_ns - started_ns) / 1e9)
         return admission
+
+    def _tell_unrecorded(self, call: ToolCall, broken: LedgerUnavailable, now_ns: int) -> None:
+        """Law 3's exception: this refusal alone goes to stderr and metrics only, and the ledger tells of the gap later."""
+        self._unrecorded += 1
+        if self._unrecorded == 1 or now_ns - self._told_ns >= TELL_NS:
+            self._told_ns = now_ns
+            told = "refused %s: %s: %s (the %d. since the start)"
+            _log.error(told, call.method, Code.AUDIT_UNAVAILABLE, broken, self._unrecorded)
 
     def complete(self, admission: Admission, completion: Completion) -> None:
         """Record what became of an allowed call, with the next commit."""
@@ -191,6 +201,8 @@ class Gatekeeper:
                     await self._ledger.append(opened, record, claims=claims)
             except ClaimFailed as failed:
                 _log.info("decided again: the claim %s no longer held", failed)
+                if failed.claim.kind == "task":
+                    self._tasks.forget(failed.claim.key)
                 continue
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
             return _admission(call, decision, record, task)

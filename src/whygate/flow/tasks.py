@@ -128,6 +128,12 @@ class Tasks:
         self._keep(task)
         return task
 
+    def forget(self, task_id: str) -> None:
+        """The ledger says that this task is not open: it has ended, or whoever was the first to join it left before its
+        opening was written. Its next caller gets another, or hears that it is not usable.
+        """
+        self._drop(task_id)
+
     def _usable(self, task_id: str, principal: Principal, now_us: int) -> Joined | None:
         task = self._by_id.get(task_id)
         if task is None or task.closed or (task.expires_us and task.expires_us <= now_us):

@@ -36,6 +36,8 @@ MAX_BYTES: Final = 65_535
 """Of one record: an entry bundle of a tlog-tiles log has a 16-bit length before each entry."""
 STEP_US: Final = 1_000_000
 """A clock set back by more than this is recorded: smaller corrections are what time daemons do all day."""
+AHEAD_US: Final = 3600 * 1_000_000
+"""A clock put forward by more than this is recorded: it ends tasks and whatever else has a time to end at."""
 MAX_FACETS: Final = 50_000
 """Facets remembered as written. A forgotten one is only offered to the table again."""
 _MAX_INT: Final = 2**53 - 1
@@ -99,20 +101,27 @@ class Book:
         self.last_us = last_us
         """Time of the newest record taken."""
         self._wall_us = last_us
+        self._steady_us = 0
         self._now: datetime.datetime = from_us(last_us)
         self._rows: list[Row] = []
         self._facets: list[tuple[int, str, str, str, str]] = []
         self._seen: dict[Facet, int] = {}
 
-    def begin(self, wall_us: int) -> None:
-        """A new commit begins at this wall clock time. A step back of the clock becomes its first record."""
+    def begin(self, wall_us: int, steady_us: int = 0) -> None:
+        """A new commit begins at this wall clock time. A step of the clock becomes its first record.
+
+        ``steady_us`` is of a clock that nobody sets: what tells a step forward from time that has passed. 0: there is none.
+        """
         back_us = self._wall_us - wall_us
-        self._wall_us = wall_us
+        ahead_us = -back_us - (steady_us - self._steady_us) if self._steady_us else 0
+        self._wall_us, self._steady_us = wall_us, steady_us
         if wall_us > self.last_us:
             self.last_us = wall_us
             self._now = from_us(wall_us)
         if back_us > STEP_US:
             self.life("clock_step", {"back_us": back_us, "wall_us": wall_us})
+        elif ahead_us > AHEAD_US:
+            self.life("clock_step", {"ahead_us": ahead_us, "wall_us": wall_us})
 
     def admit(self, entry: Iterable[AnyRecord], claims: Iterable[Claim] = ()) -> None:
         """Take all of ``entry``, or nothing of it.

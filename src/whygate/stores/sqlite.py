@@ -8,7 +8,9 @@ Rules of this file:
 3. The first error ends it. What waits and what comes later gets ``LedgerUnavailable`` with the first reason, and the
    records whose commit reported the error are *unknown* until the next start has read the file again.
 4. Bounded: a caller waits for its append, so appends are bounded by calls in flight; completions are bounded by
-   ``MAX_FOLLOWING``.
+   ``MAX_FOLLOWING``, and every wait by ``HANG_S``: then those who wait hear that nobody knows what was written.
+5. A disk that is nearly full takes no decisions any more, so that starts, stops and what operators do still go in.
+6. Whoever leaves while its decision is being written has its call ended here: nobody else knows of it.
 """
 
 import asyncio
@@ -18,20 +20,20 @@ import datetime
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from whygate.core.decision import Claim
 from whygate.core.instants import from_us
-from whygate.core.records import AnyRecord, CompletionRecord
+from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
 from whygate.flow.ports import ClaimFailed, LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
+from whygate.stores.clocks import steady_us, wall_us
 from whygate.stores.disk import Disk, policy_rows
+from whygate.stores.faults import HANG_S, Ballast, Gaps, Watchdog, is_full, reason_of
 from whygate.stores.owner import LedgerOwned, OwnerLock
+from whygate.stores.waiting import Entry, answer, unsent
 
 FOLLOW_S: Final = 0.02
 WATCH_S: Final = 1.0
@@ -44,23 +46,8 @@ MAX_FOLLOWING: Final = 100_000
 """Completions that wait. So many can only mean that the disk hangs: then nothing may pass any more."""
 
 
-class _Entry(msgspec.Struct, gc=False):
-    """One append that waits for its commit."""
-
-    records: tuple[AnyRecord, ...]
-    claims: tuple[Claim, ...]
-    future: "asyncio.Future[None]"
-    loop: asyncio.AbstractEventLoop
-    refused: Exception | None = None
-
-
 _NUDGE: Final = None
 """Wakes the writer for what does not lie in its queue: completions, texts, the end."""
-
-
-def wall_us() -> int:
-    """Microseconds since 1970 by the machine's clock, which can be set back."""
-    return time.time_ns() // 1000
 
 
 class SqliteLedger:
@@ -72,67 +59,117 @@ class SqliteLedger:
         *,
         start: Mapping[str, Any],
         wall: Callable[[], int] = wall_us,
+        steady: Callable[[], int] = steady_us,
         on_failed: Callable[[str], None] | None = None,
     ) -> None:
         """Own and open the ledger at ``path``, and write what a start writes. Blocks for some fsyncs.
 
-        ``start`` is the data of the ``start`` record (no floats, no secrets). ``wall`` gives microseconds since 1970.
+        ``start`` is the data of the ``start`` record (no floats, no secrets). ``wall`` gives microseconds since 1970,
+        ``steady`` those of a clock that nobody sets.
         ``on_failed`` is told the reason once, in whatever thread noticed; the gateway then reports it and exits.
 
         Raises ``LedgerUnavailable`` and its kinds: ``LedgerOwned``, ``LedgerNewer``, ``LedgerForeign``, ``LedgerDamaged``.
         """
         self.path = path
         self._wall = wall
+        self._steady = steady
         self._on_failed = on_failed
-        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._following: collections.deque[CompletionRecord] = collections.deque()
         self._texts: collections.deque[tuple[str, str, str]] = collections.deque()
         self._nudge_due = False
         self._closing = False
+        self._ended = False
+        """Whether the stop record is written."""
         self._failed: str | None = None
         self._failing = threading.Lock()
         self._told_us = 0
+        self._ballast, self._gaps = Ballast(path), Gaps(path)
+        self._at_work: list[Entry] = []
+        self.scarce = False
+        """Whether the disk is nearly full: then no decision is written, and so none is made."""
         self.dropped = 0
         """Completions of calls that had ended already, or that came when nothing could be written any more."""
         with _explained(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._owner = OwnerLock(path)
             self._disk, self._book = self._begin(start)
+        self.scarce = not self._ballast.make()
+        self._watchdog = Watchdog(self._hung)
         self._writer = threading.Thread(target=self._run, name="whygate-ledger", daemon=True)
         self._writer.start()
 
     def _begin(self, start: Mapping[str, Any]) -> tuple[Disk, Book]:
-        disk: Disk | None = None
         try:
-            disk = Disk(self.path)
+            try:
+                return self._open(start)
+            except sqlite3.Error as error:
+                if not (is_full(error) and self._ballast.release()):
+                    raise
+                return self._open(start)
+        except BaseException:
+            self._owner.release()
+            raise
+
+    def _open(self, start: Mapping[str, Any]) -> tuple[Disk, Book]:
+        disk = Disk(self.path)
+        try:
             book = disk.book()
-            book.begin(self._wall())
+            book.begin(self._wall(), self._steady())
             book.life("start", start)
             # In the same commit: dying before it leaves the calls open for the next start, dying after it finds them
             # ended. So each of them is ended once.
             book.unknown()
+            gap = self._gaps.kept()
+            if gap is not None:
+                gap.until_us = book.last_us
+                book.life("gap", gap.told())
             disk.commit(book.take())
+            # Dying here has the next start tell of the gap once more.
+            self._gaps.forget()
             disk.watch()
         except BaseException:
-            if disk is not None:
-                disk.close()
-            self._owner.release()
+            disk.close()
             raise
         return disk, book
 
     # --- for the event loop ---
 
     async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
-        """See ``flow.ports.Ledger``. Cancelled before its commit begins, it writes nothing; later, everything."""
+        """See ``flow.ports.Ledger``. Cancelled before its commit begins, it writes nothing; later, everything, and the calls
+        that it allowed are ended as not forwarded.
+        """
+        if self.scarce and any(isinstance(record, DecisionRecord) for record in records):
+            raise self._lost(LedgerUnavailable(f"the disk of the ledger {self.path} is nearly full"))
         if self._queue.qsize() > MAX_WAITING:
-            raise LedgerUnavailable(f"{MAX_WAITING} appends wait for the ledger {self.path}")
+            raise self._lost(LedgerUnavailable(f"{MAX_WAITING} appends wait for the ledger {self.path}"))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._queue.put(_Entry(records, claims, future, loop))
+        entry = Entry(records, claims, future, loop)
+        self._queue.put(entry)
         # After putting, not before: the writer may have ended in between, and then nobody else would answer.
         if self._failed is not None:
             self._refuse_waiting(self._failed)
-        await future
+        try:
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and entry.refused is None:
+                self._left(entry)  # written, and the caller left before it was told
+            raise
+        except Unwritable:
+            raise
+        except LedgerUnavailable as error:
+            raise self._lost(error) from None
+
+    def _left(self, entry: Entry) -> None:
+        """Its caller is gone, and what it allowed will never be sent."""
+        for completion in unsent(entry.records, self._wall()):
+            self.follow(completion)
+
+    def _lost(self, error: LedgerUnavailable) -> LedgerUnavailable:
+        """Count what could not be recorded; the next commit, or the next start, tells."""
+        self._gaps.note(str(error), self._wall())
+        return error
 
     def follow(self, record: CompletionRecord) -> None:
         """See ``flow.ports.Ledger``. A second completion of one call is dropped and counted."""
@@ -196,8 +233,15 @@ class SqliteLedger:
         """
         self._closing = True
         self._queue.put(_NUDGE)
-        self._writer.join()
+        while self._writer.is_alive() and not self._watchdog.barked.is_set():
+            self._writer.join(HANG_S / 100)
         self._refuse_waiting(self._failed or f"the ledger {self.path} is closed")
+        if self._writer.is_alive():
+            return  # stuck with the disk: file and lock go with the process, and not before
+        self._watchdog.stop()
+        if not self._ended:
+            self._gaps.keep()
+        self._ballast.release()
         self._disk.close()
         self._owner.release()
 
@@ -210,31 +254,39 @@ class SqliteLedger:
             if self._failed is None:
                 self._end()
         except BaseException as error:  # noqa: BLE001  whatever it was: after it, nothing may pass
-            self._fail(_reason(self.path, error, uncertain=self._disk.uncertain))
+            self._broken(error)
 
     def _end(self) -> None:
         while entries := self._drain([]):
             self._write(entries)
-        self._book.begin(self._wall())
+        self._watchdog.begin()
+        self._book.begin(self._wall(), self._steady())
         self._follow_all()
+        self._tell_gap()
         self._book.life("stop", {})
         # Dying before this commit looks like a crash to the next start; after it, like an orderly end.
         self._commit()
+        self._ended = True
         self._fail(f"the ledger {self.path} is closed", told=False)
         self._disk.finish()
+        self._watchdog.end()
 
-    def _collect(self) -> list[_Entry]:
+    def _collect(self) -> list[Entry]:
         """What has come in, once something has or ``WATCH_S`` is over."""
         try:
             first = self._queue.get(timeout=WATCH_S)
         except queue.Empty:
+            self._watchdog.begin()
             self._disk.check_identity()
             if self._owner.lost():
                 raise LedgerOwned(f"the lock file {self._owner.path} was removed or replaced while in use") from None
+            if self.scarce:
+                self.scarce = not self._ballast.make()
+            self._watchdog.end()
             return []
         return self._drain([first] if first is not None else [])
 
-    def _drain(self, entries: list[_Entry]) -> list[_Entry]:
+    def _drain(self, entries: list[Entry]) -> list[Entry]:
         with contextlib.suppress(queue.Empty):
             while len(entries) < MAX_BATCH:
                 entry = self._queue.get_nowait()
@@ -242,28 +294,43 @@ class SqliteLedger:
                     entries.append(entry)
         return entries
 
-    def _write(self, entries: list[_Entry]) -> None:
-        if not (entries or self._following or self._texts):
+    def _write(self, entries: list[Entry]) -> None:
+        if not (entries or self._following or self._texts or self._gap_over):
             return
+        self._at_work = entries
+        self._watchdog.begin()
         try:
-            self._book.begin(self._wall())
+            self._book.begin(self._wall(), self._steady())
             self._follow_all()
+            if self._gap_over:
+                self._tell_gap()
             for entry in entries:
                 if entry.future.cancelled():
                     continue  # nobody waits for it any more, and nothing rests on it
                 try:
                     self._book.admit(entry.records, entry.claims)
+                    entry.taken = True
                 except (ClaimFailed, Unwritable) as refused:
                     entry.refused = refused
             self._commit()
         except BaseException as error:
-            reason = _reason(self.path, error, uncertain=self._disk.uncertain)
-            self._fail(reason)
+            reason = self._broken(error)
             for entry in entries:
                 entry.refused = LedgerUnavailable(reason)
-            _answer(entries)
+            answer(entries, self._left)
             raise
-        _answer(entries)
+        self._watchdog.end()
+        self._at_work = []
+        answer(entries, self._left)
+
+    @property
+    def _gap_over(self) -> bool:
+        return self._gaps.open is not None and not self.scarce
+
+    def _tell_gap(self) -> None:
+        gap = self._gaps.take()
+        if gap is not None:
+            self._book.life("gap", gap.told())
 
     def _follow_all(self) -> None:
         while self._following:
@@ -283,51 +350,46 @@ class SqliteLedger:
 
     # --- the end of it ---
 
-    def _fail(self, reason: str, *, told: bool = True) -> None:
-        """From now on nothing is written. The first reason stands."""
+    def _broken(self, error: BaseException) -> str:
+        """Nothing can be written any more, for this reason."""
+        reason = reason_of(self.path, error, uncertain=self._disk.uncertain)
+        if is_full(error):
+            self._ballast.release()
+        if self._fail(reason):
+            self._gaps.keep()
+        return reason
+
+    def _hung(self) -> None:
+        error = TimeoutError(f"the disk has not answered for {HANG_S:.0f} s")
+        reason = reason_of(self.path, error, uncertain=True)
+        if not self._fail(reason):
+            return
+        for entry in self._at_work:
+            entry.refused = LedgerUnavailable(reason)
+        answer(self._at_work, self._left)
+        self._gaps.keep()  # last: it may hang as well
+
+    def _fail(self, reason: str, *, told: bool = True) -> bool:
+        """From now on nothing is written. The first reason stands; whether this is it."""
         with self._failing:
             if self._failed is not None:
-                return
+                return False
             self._failed = reason
+        if told:
+            self._gaps.note(reason, self._wall(), count=0)
         self._refuse_waiting(reason)
         if told and self._on_failed is not None:
             with contextlib.suppress(Exception):  # whoever is told can't keep those who wait from their answer
                 self._on_failed(reason)
+        return True
 
     def _refuse_waiting(self, reason: str) -> None:
         entries = self._drain([])
         while entries:
             for entry in entries:
                 entry.refused = LedgerUnavailable(reason)
-            _answer(entries)
+            answer(entries, self._left)
             entries = self._drain([])
-
-
-def _answer(entries: list[_Entry]) -> None:
-    """Wake each loop once for all of its callers."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Entry]] = {}
-    for entry in entries:
-        by_loop.setdefault(entry.loop, []).append(entry)
-    for loop, waiting in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody waiting
-            loop.call_soon_threadsafe(_settle, waiting)
-
-
-def _settle(entries: list[_Entry]) -> None:
-    for entry in entries:
-        if entry.future.done():
-            continue
-        if entry.refused is None:
-            entry.future.set_result(None)
-        else:
-            entry.future.set_exception(entry.refused)
-
-
-def _reason(path: Path, error: BaseException, *, uncertain: bool) -> str:
-    told = str(error) if isinstance(error, LedgerUnavailable) else f"the ledger {path} can't write: {error}"
-    if uncertain:
-        told += " (whether the last records were written is not known; the next start reads them again)"
-    return told
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from whygate.core.instants import from_us
 from whygate.core.records import AnyRecord, CompletionRecord, decode
 from whygate.flow.ports import LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
-from whygate.stores.sqlite import wall_us
+from whygate.stores.clocks import wall_us
 from whygate.stores.state import LiveState, fold
 
 
@@ -35,9 +35,11 @@ class MemoryLedger:
         *,
         start: Mapping[str, Any] | None = None,
         wall: Callable[[], int] = wall_us,
+        steady: Callable[[], int] = int,
     ) -> None:
         self.disk = disk or MemoryDisk()
         self._wall = wall
+        self._steady = steady
         self.failed: str | None = None
         self.dropped = 0
         self._fail_next: bool | None = None
@@ -51,7 +53,7 @@ class MemoryLedger:
             seq=newest.seq if newest else 0,
             last_us=(newest.time - from_us(0)) // datetime.timedelta(microseconds=1) if newest else 0,
         )
-        self._book.begin(self._wall())
+        self._book.begin(self._wall(), self._steady())
         self._book.life("start", start or {})
         self._book.unknown()
         self._commit()
@@ -59,7 +61,7 @@ class MemoryLedger:
     async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
         if self.failed is not None:
             raise LedgerUnavailable(self.failed)
-        self._book.begin(self._wall())
+        self._book.begin(self._wall(), self._steady())
         try:
             self._book.admit(records, claims)
         finally:
@@ -69,7 +71,7 @@ class MemoryLedger:
         if self.failed is not None:
             self.dropped += 1
             return
-        self._book.begin(self._wall())
+        self._book.begin(self._wall(), self._steady())
         try:
             taken = self._book.follow(record)
             self._commit()
@@ -94,7 +96,7 @@ class MemoryLedger:
     def close(self) -> None:
         if self.failed is not None:
             return
-        self._book.begin(self._wall())
+        self._book.begin(self._wall(), self._steady())
         self._book.life("stop", {})
         self._commit()
         self.failed = "the ledger is closed"
