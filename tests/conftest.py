@@ -8,6 +8,9 @@ from tests.servers import jaeger as jaeger_server
 from tests.servers import nginx as nginx_server
 from tests.servers import npm
 
+from whygate.testing.billing import BillingServer
+from whygate.testing.threads import serving
+
 pytest_plugins = ["pytester", "tests.no_skips"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,3 +48,10 @@ def npm_packages() -> Path:
     if not npm.home().is_dir() or npm.node() is None:
         pytest.skip(npm.INSTALL)
     return npm.home()
+
+
+@pytest.fixture
+def billing() -> Iterator[BillingServer]:
+    """The billing API of the examples, told a credential that only the gateway knows."""
+    with serving(BillingServer("the-gateways-own-secret")) as server:
+        yield server

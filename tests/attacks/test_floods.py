@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,7 @@ from tests.servers.gateway import Running, billing_tool, running
 from whygate.http import edge as http_edge
 from whygate.mcp import edge as mcp_edge
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 from whygate.transport import asgi
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

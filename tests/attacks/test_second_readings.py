@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from whygate.core.strict_json import Unreadable, loads
 from whygate.http.routes import Route, Router
 from whygate.testing.billing import BillingServer
 from whygate.testing.serve import served
-from whygate.testing.threads import serving
 
 POLICY = """
 policy: attacks
@@ -34,12 +33,6 @@ rules:
     deny: {}
     why: Nobody does that.
 """
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

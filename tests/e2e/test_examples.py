@@ -1,19 +1,12 @@
 """The examples run as they are, against a real gateway and real tools."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from tests.servers.gateway import Running, example_tools, make_repository, run_example, running
 
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,8 @@ from tests.servers.gateway import example_tools, make_repository, run_example, r
 from tests.servers.jaeger import Jaeger, Trace, spans
 
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 
 pytestmark = pytest.mark.jaeger
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 async def test_a_task_is_one_trace_and_its_refusals_are_found_by_code(

@@ -1,6 +1,6 @@
 """Plain HTTP tools through a real gateway: what is forwarded, what is refused, and what crosses."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -8,13 +8,6 @@ import pytest
 from tests.servers.gateway import Running, billing_tool, running
 
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

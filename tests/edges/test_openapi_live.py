@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from whygate.cli.tools import app as tools_command
 from whygate.config import ConfigError, from_mapping, weaknesses
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 from whygate.wiring import Gateway
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
@@ -42,12 +41,6 @@ rules:
     permit: {}
     why: Small refunds of this one invoice.
 """
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 def documented(folder: Path, billing: BillingServer, **more: Any) -> dict[str, Any]:

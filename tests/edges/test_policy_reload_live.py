@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from tests.servers.gateway import Running, Tokens, billing_tool, running, settin
 
 from whygate.stores.reader import Reader
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 
 RULES = """
 policy: support
@@ -55,12 +54,6 @@ def policies(tmp_path: Path) -> Path:
     folder.mkdir()
     write(folder, OPEN)
     return folder
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Whoever proves nothing can't fill the disk, wear it out or hide: repeats are counted, and every one is in a count."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -22,7 +21,6 @@ from whygate.telemetry import names
 from whygate.telemetry.spans import Instance, of_decision
 from whygate.testing.billing import BillingServer
 from whygate.testing.ledger import MemoryLedger
-from whygate.testing.threads import serving
 
 
 def stranger(client: str = "192.0.2.1", code: Code = Code.AGENT_UNAUTHENTICATED) -> ToolCall:
@@ -185,12 +183,6 @@ async def test_a_count_is_in_its_span() -> None:
     await world.gate.strangers.flush()
     spans = of_decision(decisions(world)[-1], Instance(writer="w"))
     assert spans[0].attributes[names.REPEATS] == 10 - FIRST
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 async def test_a_flood_through_a_running_gateway(

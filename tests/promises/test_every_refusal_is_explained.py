@@ -7,7 +7,7 @@ not have.
 import ast
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from whygate.telemetry.spans import Instance, Kind, of_decision
 from whygate.testing.billing import BillingServer
 from whygate.testing.mcp_server import make
 from whygate.testing.serve import served
-from whygate.testing.threads import serving
 
 SOURCE = Path(__file__).parents[2] / "src" / "whygate"
 RULES = """
@@ -390,12 +389,6 @@ ELSEWHERE = {
     Code.JIT_GRANT_REQUIRED: "core/test_decide.py",
 }
 """Refusals that no request of a test can bring about here: shown where a fake or a rule can."""
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Whoever is known has a quota: of calls in flight, of tasks; at its bound it is refused, and nobody else notices."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -15,7 +15,6 @@ from whygate.flow.ports import Completion
 from whygate.flow.quotas import FORGOTTEN_NS, HOUR_US, MAX_IN_FLIGHT, InFlight, PerHour
 from whygate.flow.tasks import NewTask
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 
 
 async def test_calls_in_flight_are_bounded_for_each_caller() -> None:
@@ -110,12 +109,6 @@ async def test_a_session_for_each_call_is_not_a_task_for_each_call(monkeypatch: 
 
 
 # --- a running gateway ---
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Above its bounds the gateway turns requests away early and says so; what only waits takes no room from anybody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from tests.servers.gateway import Running, billing_tool, running
 
 from whygate.core.reasons import Code
 from whygate.testing.billing import BillingServer
-from whygate.testing.threads import serving
 from whygate.transport import agents, asgi
 from whygate.transport.agents import AgentsApp
 from whygate.transport.asgi import Exchange
@@ -157,12 +156,6 @@ async def test_bodies_that_are_held_are_bounded_together(monkeypatch: pytest.Mon
 
 
 # --- a running gateway ---
-
-
-@pytest.fixture
-def billing() -> Iterator[BillingServer]:
-    with serving(BillingServer("the-gateways-own-secret")) as server:
-        yield server
 
 
 @pytest.fixture
