@@ -16,6 +16,7 @@ from whygate.core.calls import Fault, ToolCall
 from whygate.core.identity import ANONYMOUS, IdentityType, Principal
 from whygate.core.reasons import Code
 from whygate.flow.ports import Answer, Gate, Identifier
+from whygate.transport.callers import identify
 from whygate.transport.refusals import problem, refusal_headers, status_of
 
 PROBLEM: Final = "application/problem+json"
@@ -59,10 +60,7 @@ class Guard:
         return guard
 
     async def _caller(self, connection: Connection, what: str) -> tuple[Principal, Fault | None]:
-        credentials = connection.headers.getall("authorization", [])
-        if len(credentials) > 1:
-            return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
-        found = await self.identifier.identify(credentials[0] if credentials else None)
+        found = await identify(self.identifier, connection.headers.getall("authorization", []))
         if isinstance(found, Fault):
             return ANONYMOUS, found
         named = not found.kinds.isdisjoint(self.hosts)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from whygate.core.calls import Fault, Hints, Tool, ToolCall
+from whygate.core.calls import Fault, Tool, ToolCall
 from whygate.core.identity import ANONYMOUS, Principal
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
@@ -24,6 +24,7 @@ from whygate.http.routes import Route, Router, merge, query_of
 from whygate.http.signature import Signature
 from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
+from whygate.transport.callers import identify
 from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
@@ -108,10 +109,7 @@ class HttpEdge:
         return b""
 
     async def _identify(self, exchange: Exchange) -> tuple[Principal, Fault | None]:
-        credentials = exchange.values(b"authorization")
-        if len(credentials) > 1:
-            return ANONYMOUS, Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
-        found = await self._identifier.identify(credentials[0] if credentials else None)
+        found = await identify(self._identifier, exchange.values(b"authorization"))
         return (ANONYMOUS, found) if isinstance(found, Fault) else (found, None)
 
     async def _refuse(self, exchange: Exchange, answer: Answer) -> None:
@@ -172,10 +170,8 @@ class HttpEdge:
             raise failed
         entry = failed.code.entry
         answer = msgspec.structs.replace(admission.answer, note=entry.user, next=entry.next)
-        body: dict[str, Any] = msgspec.json.decode(problem(answer))
-        status = status_of(failed.code)
-        body |= {"status": status, "title": failed.code.value, "type": f"urn:whygate:reason:{failed.code.value}"}
-        await exchange.respond(status, [_PROBLEM, *answer_headers(answer)], msgspec.json.encode(body))
+        headers = [_PROBLEM, *answer_headers(answer)]
+        await exchange.respond(status_of(failed.code), headers, problem(answer, became=failed.code))
 
 
 def _call(
@@ -210,12 +206,8 @@ def _call(
         principal=principal,
         client=exchange.client,
         faults=tuple(faults),
-        hints=_hints(exchange),
+        hints=from_headers(exchange),
     )
-
-
-def _hints(exchange: Exchange) -> Hints:
-    return msgspec.structs.replace(from_headers(exchange), session="")
 
 
 def _media(exchange: Exchange) -> str:

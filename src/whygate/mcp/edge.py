@@ -40,6 +40,7 @@ from whygate.mcp.stdio import StdioBackend
 from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
+from whygate.transport.callers import identify
 from whygate.transport.headers import downward, upward
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
@@ -157,7 +158,7 @@ class McpEdge:
         fault = self._origins.check(exchange)
         if fault is not None:
             return Wrong(fault.code, fault.note, rpc=REFUSED)
-        found = await self._who(heads)
+        found = await identify(self._identifier, exchange.values(b"authorization"))
         if isinstance(found, Fault):
             await exchange.discard()
             return Wrong(found.code, found.note, rpc=REFUSED)
@@ -182,12 +183,6 @@ class McpEdge:
             return duplicated(heads)
         turn.envelope = await aside(len(turn.body), read, turn.body, heads)
         return turn.envelope.wrong
-
-    async def _who(self, heads: Heads) -> Principal | Fault:
-        if b"authorization" in heads.twice:
-            return Fault(code=Code.AGENT_UNAUTHENTICATED, note="two Authorization headers")
-        credential = heads.found.get(b"authorization")
-        return await self._identifier.identify(None if credential is None else credential.decode("latin-1"))
 
     def _call(self, turn: Turn) -> ToolCall:
         envelope, params = turn.envelope, turn.envelope.params

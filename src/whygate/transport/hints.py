@@ -24,7 +24,6 @@ def from_headers(exchange: Exchange) -> Hints:
         task=task_label(exchange.header(b"whygate-task")),
         workflow=label(exchange.header(b"whygate-workflow")),
         incident=label(exchange.header(b"whygate-incident")),
-        session=label(exchange.header(b"mcp-session-id")),
         parent=parse_traceparent(parents[0]) if len(parents) == 1 else None,
     )
 

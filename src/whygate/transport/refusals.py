@@ -87,12 +87,15 @@ def data(answer: Answer) -> dict[str, str]:
     }
 
 
-def problem(answer: Answer, *, title: str = "") -> bytes:
-    """A problem document (RFC 9457 section 3) with the answer's data as extension members."""
-    code = answer.code
+def problem(answer: Answer, *, became: Code | None = None) -> bytes:
+    """A problem document (RFC 9457 section 3) with the answer's data as extension members.
+
+    ``became``: the completion code of a call that was allowed and then failed; the problem is that, not the decision.
+    """
+    code = became or answer.code
     body = {
         "type": f"urn:whygate:reason:{code.value}",
-        "title": title or f"{answer.outcome.value}: {code.value}",
+        "title": code.value if became else f"{answer.outcome.value}: {code.value}",
         "status": status_of(code),
         "detail": answer.note,
         **data(answer),
