@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.measures import percentile
 
-PACKAGES = ("granian", "uvloop", "pyreqwest", "msgspec", "cel-expr-python", "protobuf")
+PACKAGES = ("httptools", "uvloop", "msgspec", "cel-expr-python", "protobuf")
 FSYNCS = 300
 PAGE = b"\xa5" * 4096
 

@@ -34,7 +34,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "http": frozenset({"core", "flow.ports", "transport"}),
     "api": frozenset({"core", "flow", "transport"}),
     "policy_files": frozenset({"core"}),
-    "serving": frozenset(),
+    "serving": frozenset({"transport"}),
     "projector_main": frozenset({ANYTHING}),
     "console": frozenset({"core", "flow", "api"}),
     "testing": frozenset({ANYTHING}),

@@ -1,4 +1,6 @@
-"""The HTTP server: granian, embedded. Its embedded form calls itself experimental, so it stays behind this one file."""
+"""The operators' HTTP server: granian, embedded. Its embedded form calls itself experimental, so it stays behind this one
+file. Agents have ``transport.server``.
+"""
 
 import asyncio
 import contextlib
@@ -9,16 +11,14 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from whygate.transport.server import AddressInUse
+
 BACKLOG: Final = 2048
 """Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
 CONNECTIONS: Final = 8192
 """Served at once. Beyond, new ones wait: so a client that holds many open must not reach it easily."""
 STOP_GRACE_S: Final = 10.0
 """An event stream that stays open would hold the exit for ever (measured with granian 2.8.7)."""
-
-
-class AddressInUse(Exception):
-    """Somebody else listens there."""
 
 
 class Listener:
@@ -44,16 +44,6 @@ class Listener:
         )
         self._task: asyncio.Task[None] | None = None
 
-    def check(self) -> None:
-        """Raise ``AddressInUse`` now, with the address in it, instead of from inside the server."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self._host, self._port))
-            except OSError as error:
-                raise AddressInUse(f"{self.address}: {error.strerror}") from None
-
     async def start(self) -> None:
         """Return when connections are accepted. Raises whatever ended the server, if it ended."""
         self._task = asyncio.create_task(self._server.serve())
@@ -76,3 +66,15 @@ class Listener:
         self._server.stop()  # type: ignore[no-untyped-call]  # granian types everything but this
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._task, STOP_GRACE_S)
+
+
+def check(address: str) -> None:
+    """Raise ``AddressInUse`` now, with the address in it, instead of from inside a server."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise AddressInUse(f"{address}: {error.strerror}") from None

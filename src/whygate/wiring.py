@@ -34,7 +34,7 @@ from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.edge import McpEdge
 from whygate.policy_files import PolicyFolder
-from whygate.serving import Listener
+from whygate.serving import Listener, check
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.reader import Reader
 from whygate.stores.sqlite import SqliteLedger
@@ -42,6 +42,7 @@ from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.status import status_path
 from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import KnownHosts, Origins
+from whygate.transport.server import HttpServer
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
@@ -87,9 +88,10 @@ class Gateway:
     async def _start(self) -> None:
         config = self.config
         agents, operators = _Late(), _Late()
-        listeners = [Listener(agents, config.listen), Listener(operators, config.operators_listen, lifespan=True)]
-        for listener in listeners:
-            listener.check()
+        for address in (config.listen, config.operators_listen):
+            check(address)
+        listeners: list[HttpServer | Listener] = [HttpServer(agents, config.listen)]
+        listeners.append(Listener(operators, config.operators_listen, lifespan=True))
         new_ids = RandomIds()
         path = Path(config.ledger)
         keys = load_or_create(path.parent / f"{path.name}.keys")

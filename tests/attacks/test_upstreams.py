@@ -73,12 +73,14 @@ async def _both(gateway: Running) -> tuple[httpx.Response, httpx.Response]:
     [
         b"HTTP/1.1 401 No\r\nContent-Length: 31\r\n\r\nBearer the-gateways-own-secret ?",
         b"HTTP/1.1 407 No\r\nContent-Length: 31\r\n\r\nBearer the-gateways-own-secret ?",
-        b"HTTP/1.1 200 OK\r\nX-Note: caf\xe9\xff\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nwhatever",
         b"\0\1 no HTTP at all\r\n\r\n",
         b"",
     ],
-    ids=["401", "407", "header bytes", "101", "garbage", "nothing"],
+    ids=["401", "407", "length and chunks", "two lengths", "another coding", "101", "garbage", "nothing"],
 )
 async def test_an_answer_that_is_none_is_a_failed_completion(gateway: Running, upstream: Raw, answer: bytes) -> None:
     """The agent is told that the tool failed, under the decision that allowed the call; nothing of the tool's words."""

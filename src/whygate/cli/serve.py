@@ -19,8 +19,8 @@ from whygate.config import Config, ConfigError, load, weaknesses
 from whygate.core.policy.errors import PolicyErrors
 from whygate.flow.policies import counted
 from whygate.flow.ports import LedgerUnavailable
-from whygate.serving import AddressInUse
 from whygate.stores.keys import KeysRefused
+from whygate.transport.server import AddressInUse
 from whygate.wiring import Gateway
 
 if sys.platform == "win32":

@@ -30,6 +30,7 @@ from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
 from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
+from whygate.transport.server import UNREADABLE
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
@@ -78,6 +79,9 @@ class HttpEdge:
 
     async def __call__(self, tool_name: str, rest: bytes, exchange: Exchange) -> None:
         """Handle one request. ``rest`` is the path after the tool's name, as on the wire, starting with ``/``."""
+        if (status := exchange.scope.get(UNREADABLE)) is not None:
+            await self._unreadable(exchange, status)
+            return
         tool = self._tools.get(tool_name)
         principal, fault = await self._identify(exchange)
         faults = [fault] if fault is not None else []
@@ -95,6 +99,13 @@ class HttpEdge:
             await self._refuse(exchange, admission.answer)
             return
         await self._forward(exchange, tool, rest, body, admission)
+
+    async def _unreadable(self, exchange: Exchange, status: int) -> None:
+        """A request whose framing can't be read: nothing of it is believed, whoever sent it."""
+        code = Code.REQUEST_TOO_LARGE if status == 431 else Code.REQUEST_MALFORMED
+        fault = Fault(code=code, note=f"not HTTP that can be read in one way only ({status})")
+        call = ToolCall(protocol="http", method="_other", client=exchange.client, faults=(fault,))
+        await self._refuse(exchange, (await self._gate.admit(call)).answer)
 
     def _doubts(self, exchange: Exchange) -> list[Fault]:
         return [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]

@@ -1,4 +1,4 @@
-"""Serve an ASGI application on loopback inside the running loop, as the gateway itself is served."""
+"""Serve an ASGI application on loopback inside the running loop, as the gateway itself is served (``lifespan``: its operators' side)."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from whygate.serving import Listener
+from whygate.transport.server import HttpServer
 
 
 def free_port() -> int:
@@ -20,7 +21,7 @@ def free_port() -> int:
 async def served(app: Any, *, port: int = 0, lifespan: bool = False) -> AsyncIterator[str]:
     """Yields the base URL, without a trailing slash."""
     address = f"127.0.0.1:{port or free_port()}"
-    listener = Listener(app, address, lifespan=lifespan)
+    listener = Listener(app, address, lifespan=True) if lifespan else HttpServer(app, address)
     await listener.start()
     try:
         yield f"http://{address}"

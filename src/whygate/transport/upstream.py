@@ -1,173 +1,225 @@
-"""Calls to upstream tools over HTTP.
+"""Calls to upstream tools over HTTP/1.1: a pool of connections on the event loop.
 
-pyreqwest, because it is many times quicker than httpx (docs/dependencies.md); behind this one file.
+On the loop's own sockets, because an answer that has to change threads costs half of what a call may
+(docs/decisions/0008-http-on-the-event-loop.md). Redirects are not followed, nothing is asked to be compressed, no proxy is
+used, no cookie kept: a tool gets the request that was decided on, and what it answers is what the agent gets.
 """
 
 import asyncio
+import functools
+import ssl
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from types import TracebackType
-from typing import Final
-
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectTimeoutError, PoolTimeoutError, PyreqwestError, RequestTimeoutError
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from whygate.core.reasons import Code
+from whygate.transport.link import Link, UpstreamError
 
 CONNECT_TIMEOUT_S: Final = 5.0
 """A tool on the same network answers a SYN in milliseconds; five seconds leave room for one that is just starting."""
 READ_TIMEOUT_S: Final = 120.0
 """Between two reads, never in total: event streams stay open for hours."""
+IDLE_S: Final = 30.0
+"""For a connection that carries nothing. A tool that closes it earlier is heard closing it."""
+MAX_IDLE: Final = 256
+"""Of one origin."""
+_BODIED: Final = frozenset(("POST", "PUT", "PATCH"))
+
+__all__ = ["CONNECT_TIMEOUT_S", "READ_TIMEOUT_S", "UpstreamError", "UpstreamResponse", "Upstreams"]
 
 
-class UpstreamError(Exception):
-    """The upstream could not be reached, did not answer in time, or broke off. ``code`` is a completion code."""
+class Origin(NamedTuple):
+    """Where a URL leads."""
 
-    def __init__(self, code: Code, note: str, *, sent: bool = True) -> None:
-        super().__init__(note)
-        self.code = code
-        self.note = note
-        self.sent = sent
-        """Whether bytes of the request may have reached the upstream."""
+    secure: bool
+    host: str
+    port: int
 
 
 class UpstreamResponse:
     """An answer whose body has not been read yet."""
 
-    __slots__ = ("_response", "headers", "status", "whole")
+    __slots__ = ("_link", "raw_headers", "status")
 
-    def __init__(self, response: Response) -> None:
-        """Raises ``ValueError`` where the head is none that could be passed on."""
-        self._response = response
-        self.whole = False
-        """Whether the body has been read to its end."""
-        self.status: int = response.status
+    def __init__(self, link: Link, headers: list[tuple[bytes, bytes]]) -> None:
+        self._link = link
+        self.status = link.status
         """Never below 200: what switches protocols is no answer."""
-        if self.status < 200:
-            raise ValueError("the upstream switched protocols")
-        self.headers: list[tuple[str, str]] = list(response.headers.items())
+        self.raw_headers = headers
+        """Names in lower case."""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Names in lower case; bytes read as Latin-1 (RFC 9110 section 5.5)."""
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
 
     @property
     def media_type(self) -> str:
         """``type/subtype`` in lower case, without parameters; empty where there is no content type."""
-        value = self._response.get_header("content-type") or ""
-        return value.partition(";")[0].strip().lower()
+        for name, value in self.raw_headers:
+            if name == b"content-type":
+                return value.partition(b";")[0].strip().lower().decode("latin-1")
+        return ""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises ``UpstreamError`` where the upstream breaks off."""
-        reader = self._response.body_reader
-        while True:
-            with _TRANSLATED:
-                chunk = await reader.read_chunk()
-            if chunk is None:
-                self.whole = True
-                return
-            if chunk:
-                yield bytes(chunk)
+        while chunk := await self._link.take():
+            yield chunk
 
     async def read(self, cap_bytes: int) -> bytes:
         """The whole body. Raises ``UpstreamError`` with ``result.too_large`` above the cap."""
-        length = self._response.get_header("content-length")
-        if length is not None and length.isdigit() and int(length) <= cap_bytes:
-            # The HTTP client holds the upstream to the length it told.
-            with _TRANSLATED:
-                body = bytes(await self._response.bytes())
-            self.whole = True
-            return body
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > cap_bytes:
-                raise UpstreamError(Code.RESULT_TOO_LARGE, f"the answer is above {cap_bytes} bytes")
+        link = self._link
+        if link.length > cap_bytes:
+            raise _too_large(cap_bytes)
+        body = await link.take()
+        if link.whole and len(body) <= cap_bytes:
+            return body + await link.take()
+        parts, size = [body], len(body)
+        while size <= cap_bytes and (chunk := await link.take()):
             parts.append(chunk)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            size += len(chunk)
+        if size > cap_bytes:
+            raise _too_large(cap_bytes)
+        return b"".join(parts)
+
+
+def _too_large(cap_bytes: int) -> UpstreamError:
+    return UpstreamError(Code.RESULT_TOO_LARGE, f"the answer is above {cap_bytes} bytes")
 
 
 class Upstreams:
-    """One pool of connections to all HTTP upstreams."""
+    """One pool of connections to all HTTP upstreams. Belongs to one event loop."""
 
     def __init__(self, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
-        self._client: Client = (
-            ClientBuilder()
-            .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-            .read_timeout(timedelta(seconds=read_timeout_s))
-            .follow_redirects(False)
-            .referer(False)
-            .no_proxy()
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .default_cookie_store(False)
-            .build()
-        )
+        self._read_timeout_s = read_timeout_s
+        self._idle: dict[Origin, list[Link]] = {}
+        self._links: set[Link] = set()
+        self._tick_s = min(1.0, read_timeout_s / 4)
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._tls: ssl.SSLContext | None = None
 
     def send(self, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> "Sending":
         """A request to be sent by ``async with``; leaving the block closes the upstream's response, read to its end or not.
 
-        Entering raises ``UpstreamError``. Redirects are not followed: a 3xx is an answer like any other.
+        Entering raises ``UpstreamError``. Redirects are not followed: a 3xx is an answer like any other. Raises
+        ``ValueError`` for a header or URL with a line break, or one that is no Latin-1.
         """
-        # A read buffer of 0: with any other, an event stream is held back until the buffer is full (pyreqwest 0.15.1).
-        request = self._client.request(method, url).headers(list(headers)).streamed_read_buffer_limit(0)
-        if body:
-            request = request.body_bytes(body)
-        return Sending(request.build_streamed())
+        origin, host, target = _split(url)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+            raise ValueError("a request header holds a line break")
+        length = f"content-length: {len(body)}\r\n" if body or method in _BODIED else ""
+        head = f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}{length}\r\n".encode("latin-1")
+        return Sending(self, origin, head + body, headless=method == "HEAD")
+
+    async def link(self, origin: Origin) -> Link:
+        """A connection, kept alive or new. Raises ``UpstreamError``."""
+        idle = self._idle.get(origin)
+        while idle:
+            link = idle.pop()
+            if link.usable and not link.transport.is_closing():
+                return link
+        return await self._connect(origin)
+
+    def give_back(self, link: Link) -> None:
+        """The request on it is over."""
+        if link.done():
+            idle = self._idle.setdefault(link.key, [])  # type: ignore[arg-type]  # we made it with an Origin
+            if len(idle) < MAX_IDLE:
+                idle.append(link)
+            else:
+                link.transport.close()
 
     async def close(self) -> None:
-        await self._client.close()
+        """End every connection; answers that are still read break off."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for link in list(self._links):
+            link.transport.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    async def _connect(self, origin: Origin) -> Link:
+        loop = asyncio.get_running_loop()
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(self._tick_s, self._sweep)
+        if origin.secure and self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        tls = self._tls if origin.secure else None
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, link = await loop.create_connection(
+                    lambda: Link(loop, origin, self._links.discard), origin.host, origin.port, ssl=tls
+                )
+        except TimeoutError:
+            raise UpstreamError(Code.UPSTREAM_TIMEOUT, "no connection to the tool in time", sent=False) from None
+        except (OSError, ValueError) as error:
+            # The error's own text can name addresses; its kind says enough, and the log of the tool the rest.
+            told = f"the tool could not be reached ({type(error).__name__})"
+            raise UpstreamError(Code.UPSTREAM_FAILED, told, sent=False) from error
+        self._links.add(link)
+        return link
+
+    def _sweep(self) -> None:
+        """Time out what is waited for too long, and close what nobody uses."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for link in list(self._links):
+            since = link.waits_since()
+            if since is not None and now - since >= self._read_timeout_s:
+                link.fail(Code.UPSTREAM_TIMEOUT, "the tool did not answer in time")
+            elif not link.asked and now - link.heard > IDLE_S:
+                link.usable = False
+                link.transport.close()
+        for origin in list(self._idle):
+            self._idle[origin] = [link for link in self._idle[origin] if link.usable]
+            if not self._idle[origin]:
+                del self._idle[origin]
+        self._sweeping = loop.call_later(self._tick_s, self._sweep)
 
 
 class Sending:
     """A request that is being sent. A class, because a generator would cost each call some microseconds more."""
 
-    __slots__ = ("_answer", "_stream")
+    __slots__ = ("_headless", "_link", "_origin", "_pool", "_request")
 
-    def __init__(self, stream: StreamRequest) -> None:
-        self._stream = stream
-        self._answer: UpstreamResponse | None = None
+    def __init__(self, pool: Upstreams, origin: Origin, request: bytes, *, headless: bool) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._request = request
+        self._headless = headless
+        self._link: Link | None = None
 
     async def __aenter__(self) -> UpstreamResponse:
-        with _TRANSLATED:
-            response = await self._stream.__aenter__()
+        self._link = link = await self._pool.link(self._origin)
         try:
-            self._answer = UpstreamResponse(response)
-        except ValueError:
-            # Entering failed, so nobody will leave: the connection is closed here.
-            await asyncio.shield(self._stream.__aexit__(None, None, None))
-            raise UpstreamError(Code.UPSTREAM_FAILED, "the tool's answer has a head that can't be read") from None
-        return self._answer
+            link.ask(self._request, headless=self._headless)
+            return UpstreamResponse(link, await link.head())
+        except BaseException:
+            # Entering failed, so nobody will leave; a tool that works for nobody sees its connection close.
+            self._pool.give_back(link)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        closing = self._stream.__aexit__(None, None, None)
-        with _TRANSLATED:
-            if self._answer is not None and self._answer.whole:
-                await closing
-            else:
-                # A caller that is cancelled must still close the connection, or the tool would go on for nobody.
-                await asyncio.shield(closing)
+        if self._link is not None:
+            self._pool.give_back(self._link)
 
 
-class _translated:  # noqa: N801  # used as a keyword would be
-    """Turn the client's errors into ours. A class: three times cheaper than a generator context manager."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ConnectTimeoutError | PoolTimeoutError):
-            raise UpstreamError(Code.UPSTREAM_TIMEOUT, "no connection to the tool in time", sent=False) from error
-        if isinstance(error, RequestTimeoutError):
-            raise UpstreamError(Code.UPSTREAM_TIMEOUT, "the tool did not answer in time") from error
-        if isinstance(error, PyreqwestError):
-            raise UpstreamError(
-                Code.UPSTREAM_FAILED, f"the tool could not be reached ({type(error).__name__})"
-            ) from error
-
-
-_TRANSLATED: Final = _translated()
-"""It holds nothing, so one serves all."""
+@functools.lru_cache(maxsize=1024)
+def _split(url: str) -> tuple[Origin, str, str]:
+    """Origin, ``Host`` and target of a URL. Raises ``ValueError`` for one that can't be sent."""
+    if any(char <= " " or char == "\x7f" for char in url):
+        raise ValueError("a URL holds a space or a control character")
+    scheme, rest = url.split("://", 1)
+    authority, slash, path = rest.partition("/")
+    authority, query, asked = authority.partition("?")
+    parts = urlsplit(f"{scheme}://{authority}")
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    # The target's bytes are those that were decided on: nothing is normalised.
+    target = f"{slash}{path}" if slash else f"/{query}{asked}"
+    return Origin(secure, parts.hostname or "", port), authority.rpartition("@")[2], target.partition("#")[0]

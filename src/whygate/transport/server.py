@@ -1,0 +1,365 @@
+"""The agents' HTTP/1.1 server: an ASGI 3 application on the event loop's own sockets.
+
+Rules of this file:
+
+1. Framing is read by llhttp (httptools), strictly: what two readers could cut differently (two lengths, a length beside
+   chunks, other transfer codings, bare line feeds) is answered 400, and the connection ends (RFC 9112 sections 6 and 11.2).
+2. Everything that a client can hold is bounded: heads in bytes, headers and time, bodies by the reader's pace, answers by
+   the client's, connections in number. An idle connection makes room for a new one.
+3. One request at a time on a connection: what is sent ahead waits, and nothing more is read meanwhile.
+
+Why not one of the well-kept servers: they hand each call from thread to thread or wrap it several times over, and half of
+a call's time went there (docs/decisions/0008-http-on-the-event-loop.md).
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from email.utils import formatdate
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from whygate.transport.asgi import Header, Scope
+from whygate.transport.turn import Turn
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Of a request line and its headers; a token of 8 KiB and a cookie jar fit in."""
+MAX_HEADERS: Final = 128
+MAX_AHEAD: Final = 64
+"""Requests sent ahead on one connection."""
+BUFFER_BYTES: Final = 256 * 1024
+"""Of a body, read ahead of the application."""
+IDLE_S: Final = 30.0
+"""For the next request's whole head: long enough for an agent that thinks between two calls, and shorter than what proxies
+in between allow."""
+STALLED_S: Final = 60.0
+"""A client that takes nothing of its answer for so long has gone."""
+LINGER_S: Final = 2.0
+"""For a client that is still sending to read why it was refused; a connection closed at once would take that away."""
+CONNECTIONS: Final = 8192
+"""Served at once. Beyond, the longest idle one makes room; where none is idle, the new one is closed."""
+BACKLOG: Final = 2048
+"""Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
+STOP_GRACE_S: Final = 10.0
+
+UNREADABLE: Final = "whygate.unreadable"
+"""In the scope of a request that can't be read: the HTTP status that says best what is wrong."""
+
+_log = logging.getLogger("whygate.http")
+
+
+class AddressInUse(Exception):
+    """Somebody else listens there."""
+
+
+class _Unreadable(Exception):
+    """The request's framing, as ``status`` says; the connection can't be read any further."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(str(status))
+        self.status = status
+
+
+class HttpServer:
+    """One application on one address. Use ``start`` and ``stop`` once each."""
+
+    def __init__(self, app: Any, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.app = app
+        self.address = address
+        self._host, self._port = host.strip("[]"), int(port)
+        self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self.connections: dict[Connection, None] = {}
+        """The longest idle first."""
+        self.stopping = False
+        self._empty: asyncio.Future[None] | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.date = b""
+
+    async def start(self) -> None:
+        """Return when connections are accepted. Raises ``AddressInUse``."""
+        self.loop = asyncio.get_running_loop()
+        self._sweep()
+        try:
+            self._server = await self.loop.create_server(
+                lambda: Connection(self), self._host, self._port, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise AddressInUse(f"{self.address}: {error.strerror or error}") from None
+
+    async def stop(self) -> None:
+        """Refuse new connections, let calls in flight finish for ``STOP_GRACE_S``, then end."""
+        if self._server is None:
+            return
+        self.stopping = True
+        self._server.close()
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        if self.connections:
+            self._empty = self.loop.create_future()
+            await asyncio.wait([self._empty], timeout=STOP_GRACE_S)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def joined(self, connection: "Connection") -> None:
+        if len(self.connections) >= CONNECTIONS:
+            idle = next((each for each in self.connections if each.turn is None), connection)
+            idle.abort()
+        self.connections[connection] = None
+
+    def rested(self, connection: "Connection") -> None:
+        """It has become idle: the last to make room."""
+        if connection in self.connections:
+            del self.connections[connection]
+            self.connections[connection] = None
+
+    def left(self, connection: "Connection") -> None:
+        self.connections.pop(connection, None)
+        if not self.connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def _sweep(self) -> None:
+        """Once a second: the date of answers, and clients that have had time enough."""
+        self.date = b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"
+        now = self.loop.time()
+        for connection in [each for each in self.connections if each.overdue(now)]:
+            connection.abort()
+        self._sweeping = self.loop.call_later(1.0, self._sweep)
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection, and the requests on it."""
+
+    __slots__ = (
+        *("_ahead", "_client", "_head_bytes", "_headers", "_in_head", "_lingering", "_parser", "_reading", "_server"),
+        *("_since", "_stalled", "_task", "_url", "_writable", "transport", "turn"),
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._headers: list[Header] = []
+        self._url = b""
+        self._head_bytes = 0
+        self._in_head = True
+        self._since = 0.0
+        """When it became idle or a head began; when the client stalled."""
+        self._stalled = self._lingering = False
+        self._writable: asyncio.Future[None] | None = None
+        self._ahead: deque[Turn] = deque()
+        self._reading: Turn | None = None
+        """Whose body is being read."""
+        self._task: asyncio.Task[None] | None = None
+        self.turn: Turn | None = None
+        """The request that is being answered."""
+        self.transport: asyncio.Transport
+
+    # --- the socket ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # what create_server makes
+        peer = transport.get_extra_info("peername")
+        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._since = self._server.loop.time()
+        self._server.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+                raise _Unreadable(431)  # noqa: TRY301  one place answers whatever can't be read
+        except httptools.HttpParserUpgrade:
+            # The request is there; what follows it would be another protocol, which nobody here speaks.
+            self._deaf()
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause.status if isinstance(cause, _Unreadable) else 400)
+        except _Unreadable as error:
+            self._refuse(error.status)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's own signature
+        self._server.left(self)
+        for turn in (self.turn, self._reading):
+            if turn is not None:
+                turn.disconnect()
+        self._ahead.clear()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._stalled = True
+        self._since = self._server.loop.time()
+        self._writable = self._server.loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._stalled = False
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # --- the parser ---
+
+    def on_message_begin(self) -> None:
+        if not self._in_head:
+            self._in_head, self._head_bytes = True, 0
+        self._headers, self._url = [], b""
+        self._since = self._server.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: nobody decides on it, and nobody passes it on (RFC 9110 section 6.5.1)
+        if len(self._headers) >= MAX_HEADERS:
+            raise _Unreadable(431)
+        name = name.lower()
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            raise _Unreadable(501)
+        self._headers.append((name, value.strip(b" \t")))  # llhttp leaves what stands behind (RFC 9110 section 5.5)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        path, _, query = self._url.partition(b"?")
+        turn = Turn(self, self._scope(path, query), ends=not self._parser.should_keep_alive())
+        self._reading = turn
+        if self.turn is None:
+            self._begin(turn)
+        elif len(self._ahead) >= MAX_AHEAD:
+            raise _Unreadable(400)
+        else:
+            self._ahead.append(turn)
+            self.transport.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        turn = self._reading
+        if turn is not None and turn.take(body) > BUFFER_BYTES:
+            self.transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        turn, self._reading = self._reading, None
+        if turn is not None:
+            turn.whole()
+
+    def _scope(self, path: bytes, query: bytes) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": self._parser.get_http_version(),
+            "scheme": "http",
+            "method": self._parser.get_method().decode("ascii"),
+            "path": (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+            "client": self._client,
+            "server": None,
+        }
+
+    # --- requests, one after the other ---
+
+    def _begin(self, turn: Turn) -> None:
+        self.turn = turn
+        self._task = self._server.loop.create_task(self._serve(turn))
+
+    async def _serve(self, turn: Turn) -> None:
+        try:
+            await self._server.app(turn.scope, turn.receive, turn.send)
+        except Exception:  # noqa: BLE001  # the application has its own last line of defence; this is the server's
+            _log.exception("a request failed in an unforeseen way")
+        finally:
+            self._ended(turn)
+
+    def _ended(self, turn: Turn) -> None:
+        self.turn = self._task = None
+        if not turn.answered:
+            if not turn.begun and not turn.left:
+                self.write(turn.head(500, [], b"content-length: 0\r\nconnection: close\r\n"))
+            self.transport.close()  # the length that was told is not reached, or the last chunk is missing: it shows
+        elif turn.ends or self._server.stopping or turn is self._reading:
+            self._deaf()
+            if turn is self._reading:
+                self._linger()  # it is still sending
+            else:
+                self.transport.close()
+        elif self._ahead:
+            self._begin(self._ahead.popleft())
+        else:
+            self._since = self._server.loop.time()
+            self._server.rested(self)
+            self.transport.resume_reading()
+
+    def _refuse(self, status: int) -> None:
+        """What can't be read is for the application to refuse; then the connection ends. After a request that is still
+        being answered it is not even that: whoever sends it is told by the end of the connection.
+        """
+        asking = self.turn
+        self._deaf()
+        if asking is None:
+            scope = {**self._scope(b"/", b""), "headers": [], UNREADABLE: status}
+            asking = Turn(self, scope, ends=True)
+            asking.whole()
+            self._begin(asking)
+        elif self._reading is asking:
+            asking.disconnect()  # its body will never be whole
+
+    def _deaf(self) -> None:
+        """Nothing that still comes is looked at."""
+        self._lingering = True
+        self._ahead.clear()
+        if self.turn is not None:
+            self.turn.ends = True
+
+    def _linger(self) -> None:
+        self._deaf()
+        self._since = self._server.loop.time()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._server.loop.call_later(LINGER_S, self.transport.close)
+        self.transport.resume_reading()
+
+    # --- for turns and the server ---
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    async def drained(self) -> None:
+        while self._writable is not None:
+            await self._writable
+
+    def date(self) -> bytes:
+        return self._server.date
+
+    def future(self) -> "asyncio.Future[None]":
+        return self._server.loop.create_future()
+
+    def go_on(self) -> None:
+        """The application has taken what was read ahead."""
+        if not self._ahead and not self._lingering:
+            self.transport.resume_reading()
+
+    def overdue(self, now: float) -> bool:
+        if self._stalled:
+            return now - self._since > STALLED_S
+        return self.turn is None and now - self._since > IDLE_S
+
+    def close_if_idle(self) -> None:
+        if self.turn is None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
