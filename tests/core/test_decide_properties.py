@@ -12,7 +12,7 @@ from whygate.core.decide import decide
 from whygate.core.decision import Decision, Mode, Result
 from whygate.core.facts import Facts
 from whygate.core.identity import ANONYMOUS, IdentityType, Principal, Proof, Status
-from whygate.core.policy import match
+from whygate.core.policy import cel, match
 from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
 from whygate.core.reasons import Code, Outcome
@@ -31,6 +31,15 @@ CONDITIONS = (
     "args.a",
     "big && args.b == 'x'",
     "size(args) > 2",
+)
+LETS = {"big": "args.amount > 100"}
+ARGUMENTS: tuple[dict[str, Any], ...] = (
+    {"a": 2, "b": 2},
+    {"a": True, "b": "x", "c": 1},
+    {"a": [1, "x"], "amount": 101, "b": "x"},
+    {"a": {"b": {"c": 1}}, "amount": 1},
+    {"a": "xyz"},
+    {"a": 0, "b": "x", "amount": 500},
 )
 EFFECTS = ("permit: {}", "deny: {}", "deny: {overridable: true}", "permit: {require: {authn: {max_age: 5m}}}")
 TOOLS = ("billing/refund", "billing/*", "*", "class:send", "*/refund", "mail/send", "b*/re*d", "label:untrusted")
@@ -189,3 +198,16 @@ def test_selectors_are_read_or_refused(text: str, tool: Tool) -> None:
     matches = selector.matches(tool)
     if "*" not in text and ":" not in text:
         assert matches == (text == tool.id)
+
+
+@given(conditions=st.lists(st.sampled_from(CONDITIONS[1:]), min_size=2, max_size=16), args=st.sampled_from(ARGUMENTS))
+def test_conditions_asked_at_once_say_what_each_says_by_itself(conditions: list[str], args: dict[str, Any]) -> None:
+    """Asking many conditions in one go gives each one's own answer, or none at all where one of them fails."""
+    made = [cel.condition(source, LETS) for source in conditions]
+    each = [one for one in made if isinstance(one, cel.Condition)]
+    assert len(each) == len(conditions)
+    asked = cel.activation({"args": args})
+    alone = [one.holds(asked) for one in each]
+    joint = cel.joint(each)
+    assert joint is not None
+    assert joint.holds(asked) == (alone if all(isinstance(answer, bool) for answer in alone) else None)

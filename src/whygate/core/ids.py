@@ -7,16 +7,15 @@ from typing import Final
 from whygate.core.calls import TraceParent
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_VARIANT: Final = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def uuid7(unix_ms: int, random: bytes) -> str:
     """A UUID version 7 (RFC 9562 section 5.7) as text, from milliseconds since 1970 and 10 random bytes."""
-    value = (unix_ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(random, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time, chance = f"{unix_ms & 0xFFFF_FFFF_FFFF:012x}", random.hex()
+    # 48 bits of time, version 7, 12 random bits, variant 0b10, 62 random bits; put together as text, which is quicker.
+    return f"{time[:8]}-{time[8:]}-7{chance[1:4]}-{_VARIANT[chance[4]]}{chance[5:8]}-{chance[8:]}"
 
 
 def is_uuid(text: str) -> bool:

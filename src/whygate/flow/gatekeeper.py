@@ -15,12 +15,12 @@ import datetime
 import logging
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from whygate.core import ids
-from whygate.core.calls import Fault, Hints, ToolCall, TraceParent
+from whygate.core.calls import Fault, Hints, ToolCall
 from whygate.core.decide import decide
 from whygate.core.decision import Decision, Mode
 from whygate.core.facts import Facts, TaskFacts
@@ -28,7 +28,6 @@ from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.core.records import (
     VERSION,
-    Action,
     Arguments,
     Claimed,
     Client,
@@ -57,7 +56,7 @@ from whygate.flow.ports import (
 )
 from whygate.flow.quotas import MAX_IN_FLIGHT, InFlight
 from whygate.flow.repeats import Strangers
-from whygate.flow.subjects import subject_of
+from whygate.flow.subjects import action_of, resource_of, subject_of
 from whygate.flow.tasks import Tasks
 
 TRIES: Final = 4
@@ -69,6 +68,7 @@ TELL_NS: Final = 1_000_000_000
 _CROWDED: Final = Fault(code=Code.QUOTA_EXCEEDED, note=f"{MAX_IN_FLIGHT} calls of this caller are in flight")
 
 _log = logging.getLogger("whygate.gatekeeper")
+_ENFORCE: Final = Mode.ENFORCE.value
 _sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -243,37 +243,35 @@ class Gatekeeper:
 
     def _record(self, call: ToolCall, decision: Decision, task: TaskFacts | None, duration_us: int) -> DecisionRecord:
         record_id = self._new_id()
-        tool = call.tool
-        determined = decision.determined_by
         return DecisionRecord(
-            action=Action(
-                class_=tool.tool_class.value if tool is not None and tool.tool_class is not None else "",
-                name=call.method,
-                protocol=call.protocol,
-            ),
+            action=action_of(call.protocol, call.method, call.tool),
             arguments=Arguments(digest=self.digest(_sorted_json(call.args)) if call.args else ""),
             claims=decision.claims,
             client=Client(address=call.client),
             context=_context(call, task, record_id),
-            determined_by=determined,
+            determined_by=decision.determined_by,
             duration_us=duration_us,
             effect=decision.outcome.effect,
             evaluations=decision.evaluations,
             id=record_id,
             kind="decision",
-            mode=Mode.ENFORCE.value,
+            mode=_ENFORCE,
             next=decision.next.value,
             outcome=decision.outcome.value,
             policy=PolicyInForce(digest=decision.policy_digest),
             reason=Reason(admin=decision.admin, code=decision.code.value, user=decision.user),
-            requires=tuple(
-                {"kind": need.kind, "params": need.params, "policy": need.policy, "rule": need.rule}
-                for need in decision.requires
-            ),
+            requires=_required(decision) if decision.requires else (),
             resource=_resource(call, decision),
             subject=subject_of(call.principal),
             v=VERSION,
         )
+
+
+def _required(decision: Decision) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"kind": need.kind, "params": need.params, "policy": need.policy, "rule": need.rule}
+        for need in decision.requires
+    )
 
 
 def _context(call: ToolCall, task: TaskFacts | None, record_id: str) -> Context:
@@ -307,11 +305,10 @@ def _resource(call: ToolCall, decision: Decision) -> Resource:
     tool = call.tool
     if tool is None or not (tool.known or decision.allows):
         return Resource(asked=call.asked or (tool.name if tool is not None else ""), server=call.server)
-    return Resource(definition=tool.definition, id=tool.id, server=tool.server, tier=tool.tier.value, type=tool.type)
+    return resource_of(tool)
 
 
 def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task: TaskFacts | None) -> Admission:
-    outgoing = TraceParent(trace_id=record.context.trace_id, span_id=ids.span_id("client", record.id))
     return Admission(
         call=call,
         decision=decision,
@@ -319,7 +316,7 @@ def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task:
         answer=Answer(
             id=record.id, outcome=decision.outcome, code=decision.code, note=decision.user, next=decision.next
         ),
-        traceparent=str(outgoing),
+        traceparent=f"00-{record.context.trace_id}-{ids.span_id('client', record.id)}-01",
         task_id=task.id if task is not None else "",
     )
 

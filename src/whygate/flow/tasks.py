@@ -72,6 +72,8 @@ class Tasks:
         self._digest_key = digest_key
         self._by_id: dict[str, StoredTask] = {}
         self._by_trace: dict[str, str] = {}
+        self._joined: dict[str, Joined] = {}
+        """What calls of a task are given, made once for each."""
         self._swept_us = 0
         self._derived: OrderedDict[tuple[str, str], str] = OrderedDict()
         """By opener and session; the longest idle first."""
@@ -146,7 +148,10 @@ class Tasks:
         task.last_us = now_us
         if task.derived:
             self._derived.move_to_end((task.opened_by, task.session))
-        return Joined(_facts(task))
+        joined = self._joined.get(task.id)
+        if joined is None:
+            joined = self._joined[task.id] = Joined(_facts(task))
+        return joined
 
     def _derive(self, principal: Principal, hints: Hints, now_us: int) -> Joined:
         key = (principal.id, hints.session)
@@ -232,6 +237,7 @@ class Tasks:
             self._drop(task.id)
 
     def _drop(self, task_id: str) -> None:
+        self._joined.pop(task_id, None)
         task = self._by_id.pop(task_id, None)
         if task is not None and self._by_trace.get(task.trace_id) == task.id:
             del self._by_trace[task.trace_id]

@@ -66,6 +66,7 @@ _WANTED: Final = frozenset(
 _HINTING: Final = frozenset(
     (b"mcp-session-id", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")
 )
+_SESSION: Final = frozenset((b"mcp-session-id",))
 _HINTING_META: Final = frozenset(("traceparent", TASK_KEY, WORKFLOW_KEY, INCIDENT_KEY))
 _NOTHING: Final[dict[str, Any]] = {}
 
@@ -216,7 +217,8 @@ def _spelt(value: Mapping[str, Any], names: Mapping[str, str]) -> bool:
     """Whether those of ``names`` that are there are spelt as they should be. Servers that match members without regard to
     case (Go's encoding/json) would take ``Method`` for the method that was not decided on.
     """
-    return all(names.get(key.casefold(), key) == key for key in value)
+    others = [key for key in value if names.get(key) != key]
+    return not others or all(names.get(key.casefold(), key) == key for key in others)
 
 
 def _call(params: Mapping[str, Any]) -> Wrong | None:
@@ -303,8 +305,12 @@ def decoded(value: str) -> str | None:
 def hints(made: Envelope, heads: Heads) -> Hints:
     """Correlation as the client sent it: ``_meta`` first, headers second."""
     meta, found = made.meta, heads.found
-    if found.keys().isdisjoint(_HINTING) and meta.keys().isdisjoint(_HINTING_META):
-        return NO_HINTS
+    if meta.keys().isdisjoint(_HINTING_META):
+        headed = found.keys() & _HINTING
+        if not headed:
+            return NO_HINTS
+        if headed == _SESSION:  # most calls of the legacy era
+            return Hints(session=label(heads.text(b"mcp-session-id")))
     parent = meta.get("traceparent")
     if not isinstance(parent, str):
         parent = heads.text(b"traceparent")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -22,6 +22,7 @@ from whygate.core.reasons import Outcome
 from whygate.flow.ports import Admission, Completion
 from whygate.telemetry import names
 from whygate.telemetry.status import load_status
+from whygate.telemetry.tallies import Counters, Histogram, Histograms
 
 DECISION_BUCKETS: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 OPERATION_BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -54,29 +55,28 @@ class Metrics:
         # For the whole process, which is ours: twice the series, to say when each began.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs has no annotations
         registry = self.registry = CollectorRegistry()
-        self._decisions = Counter("whygate_decisions", "Decisions.", ("outcome", "code", "tool"), registry=registry)
-        self._deciding = Histogram(
+        self._decisions = Counters("whygate_decisions", "Decisions.", ("outcome", "code", "tool"))
+        self._deciding = Histograms(
             "whygate_decision_duration_seconds",
             "From the question to the durable decision.",
             ("outcome",),
-            buckets=DECISION_BUCKETS,
-            registry=registry,
+            DECISION_BUCKETS,
         )
         labels = ("mcp_method_name", "gen_ai_tool_name", "error_type")
-        self._operations = Histogram(
+        self._operations = Histograms(
             "mcp_server_operation_duration_seconds",
             "MCP calls: refused ones to their decision, allowed ones from there to the end of the answer.",
             labels,
-            buckets=OPERATION_BUCKETS,
-            registry=registry,
+            OPERATION_BUCKETS,
         )
-        self._requests = Histogram(
+        self._requests = Histograms(
             "http_server_request_duration_seconds",
             "Calls of plain HTTP tools, measured likewise.",
             ("http_request_method", *labels[1:]),
-            buckets=OPERATION_BUCKETS,
-            registry=registry,
+            OPERATION_BUCKETS,
         )
+        for family in (self._decisions, self._deciding, self._operations, self._requests):
+            registry.register(family)
         Gauge("whygate_build_info", "What runs.", ("version",), registry=registry).labels(version).set(1)
         Gauge(
             "whygate_ledger_failed", "1 while nothing can be recorded, and so nothing passes.", registry=registry
@@ -96,19 +96,13 @@ class Metrics:
         if projector is not None:
             registry.register(_Projection(projector, newest))
         self._tools: set[str] = set()
-        self._counters: dict[tuple[str, str, str], Counter] = {}
-        self._timers = {outcome: self._deciding.labels(outcome.value) for outcome in Outcome}
+        self._timers = {outcome: self._deciding.child((outcome.value,)) for outcome in Outcome}
         self._durations: dict[tuple[str, str, str, str], Histogram] = {}
 
     def decided(self, admission: Admission, seconds: float) -> None:
         """See ``flow.ports.Observer``."""
         decision, tool = admission.decision, self._tool(admission.call)
-        key = (decision.outcome, decision.code, tool)
-        counter = self._counters.get(key)
-        if counter is None:
-            labels = (decision.outcome.value, decision.code.value, tool)
-            counter = self._counters[key] = self._decisions.labels(*labels)
-        counter.inc()
+        self._decisions.add((decision.outcome, decision.code, tool))
         self._timers[decision.outcome].observe(seconds)
         if not decision.allows:
             error = "" if decision.outcome is Outcome.CHALLENGED else decision.code.value
@@ -133,7 +127,7 @@ class Metrics:
         if child is None:
             method = call.method if call.method in names.METHODS else names.OTHER
             family = self._requests if call.protocol == "http" else self._operations
-            child = family.labels(method, tool, error)
+            child = family.child((method, tool, error))
             # Methods that nobody knows are not remembered: there is no end of them.
             if method == call.method:
                 self._durations[key] = child

@@ -23,6 +23,10 @@ BODY_S: Final = 60.0
 connection (measured with granian 2.8.7: as many of them as it accepts at once, and nobody else is served)."""
 DISCARD_S: Final = 5.0
 """For the body of a caller who gets no further anyway."""
+ARRIVED: Final = "whygate.arrived"
+"""In the scope of our own server: a function of a cap, which gives the whole body where it is there already and not above the
+cap, and ``None`` otherwise. Most are there, and need no timer.
+"""
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
@@ -51,8 +55,8 @@ class Exchange:
     """A request and its response. Not shared between tasks."""
 
     __slots__ = (
-        *("_load", "_receive", "_send", "crowded", "headers", "held_bytes", "method", "path", "query", "raw_path"),
-        *("scope", "started"),
+        *("_fields", "_load", "_receive", "_send", "_twice", "crowded", "headers", "held_bytes", "method", "path"),
+        *("query", "raw_path", "scope", "started"),
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, load: Load = _NOBODYS) -> None:
@@ -69,7 +73,10 @@ class Exchange:
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         self.query: bytes = scope.get("query_string", b"")
-        self.headers: list[Header] = list(scope["headers"])
+        self.headers: list[Header] = scope["headers"]
+        self._fields = dict(self.headers)
+        """By name; of one that came several times, the last."""
+        self._twice = len(self._fields) != len(self.headers)
         self.started = False
         """Whether the response's status has been sent."""
 
@@ -81,19 +88,24 @@ class Exchange:
 
     def values(self, name: bytes) -> list[str]:
         """All values of a header; ``name`` in lower case. Bytes are read as Latin-1 (RFC 9110 section 5.5)."""
-        return [value.decode("latin-1") for key, value in self.headers if key == name]
+        if self._twice:
+            return [value.decode("latin-1") for key, value in self.headers if key == name]
+        value = self._fields.get(name)
+        return [] if value is None else [value.decode("latin-1")]
 
     def header(self, name: bytes) -> str | None:
         """The first value of a header, ``None`` where it is absent. Does not check that it is the only one."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+        if name not in self._fields:
+            return None
+        return next(value for key, value in self.headers if key == name).decode("latin-1")
 
     async def body(self, cap_bytes: int) -> bytes:
         """The whole body. Raises ``BodyTooLarge`` above the cap, ``BodyTooSlow``, and ``ClientGone`` where it never came
         whole.
         """
+        arrived = self.scope.get(ARRIVED)
+        if arrived is not None and (body := arrived(cap_bytes)) is not None:
+            return bytes(body)
         self._load.busy -= 1  # to wait for a client is no work
         try:
             async with asyncio.timeout(BODY_S):

@@ -14,6 +14,7 @@ Rules of this file:
 7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Final
 
@@ -34,6 +35,7 @@ _NEVER_DOWN: Final = _HOP_BY_HOP | frozenset(
     (b"content-length", b"set-cookie", b"www-authenticate", b"proxy-authenticate", b"proxy-authentication-info",
      b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date")
 )  # fmt: skip
+_NONE: Final[frozenset[bytes]] = frozenset()
 _OURS: Final = b"whygate-"
 _SAID_BY_PROXIES: Final = (
     _OURS, b"x-forwarded-", b"x-auth-request-", b"x-goog-iap-", b"x-goog-authenticated-", b"x-amzn-oidc-", b"cf-access-",
@@ -44,17 +46,17 @@ _SAID_BY_PROXIES: Final = (
 def upward(headers: Iterable[Header], injected: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The request headers for the upstream: what of the caller's may cross, then what the operator injects."""
     injected = list(injected)
-    taken = {_plain(name.lower().encode("latin-1")) for name, _ in injected}
+    taken = {name.lower().replace("_", "-") for name, _ in injected}
     headers = list(headers)
     named = _named_in_connection(headers)
     kept = []
     for name, value in headers:
-        plain = _plain(name)
-        if plain in _NEVER_UP or plain in taken or plain.startswith(_SAID_BY_PROXIES):
+        crossing = _crossing(name)
+        if not crossing or crossing.replace("_", "-") in taken:
             continue
-        if name in named and plain != b"content-type" and not plain.startswith(b"mcp-"):
+        if name in named and name.replace(b"_", b"-") != b"content-type" and not crossing.startswith(("mcp-", "mcp_")):
             continue
-        kept.append((name.decode("latin-1"), value.decode("latin-1")))
+        kept.append((crossing, value.decode("latin-1")))
     return kept + injected
 
 
@@ -69,11 +71,16 @@ def downward(headers: Iterable[tuple[str, str]]) -> list[Header]:
     ]
 
 
-def _plain(name: bytes) -> bytes:
-    return name.replace(b"_", b"-")
+@functools.lru_cache(maxsize=1024)
+def _crossing(name: bytes) -> str:
+    """The name as text where the caller's header may cross, as far as the name alone tells; empty where it never does."""
+    plain = name.replace(b"_", b"-")
+    return "" if plain in _NEVER_UP or plain.startswith(_SAID_BY_PROXIES) else name.decode("latin-1")
 
 
 def _named_in_connection(headers: Iterable[Header]) -> frozenset[bytes]:
+    if not any(name == b"connection" for name, _ in headers):
+        return _NONE
     return frozenset(
         token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
     )

@@ -19,6 +19,11 @@ _OVERRIDES: Final = frozenset(
      b"x-original-url", b"x-original-uri", b"x-rewrite-url", b"x-forwarded-uri", b"x-forwarded-path",
      b"x-forwarded-prefix", b"x-override-url")
 )  # fmt: skip
+_PLAIN: Final = frozenset(
+    (b"host", b"authorization", b"accept", b"user-agent", b"content-length", b"connection", b"mcp-session-id",
+     b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"accept-encoding", b"traceparent")
+)  # fmt: skip
+"""What most requests have, and what is none of these."""
 _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 _READ_AS_SENT: Final = frozenset(("utf-8", "utf8", "us-ascii"))
 
@@ -27,6 +32,8 @@ def second_reading(exchange: Exchange) -> Fault | None:
     """What in the headers gives the request a second reading; ``None`` where nothing does."""
     types, encodings = [], []
     for name, value in exchange.headers:
+        if name in _PLAIN:
+            continue
         plain = name.replace(b"_", b"-")
         if plain in _OVERRIDES:
             return Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method or the path")
@@ -34,6 +41,8 @@ def second_reading(exchange: Exchange) -> Fault | None:
             types.append(value.decode("latin-1"))
         elif plain == b"content-encoding":
             encodings.append(value.strip().lower())
+    if types == ["application/json"] and not encodings:
+        return None
     if any(encoding != b"identity" for encoding in encodings):
         return Fault(code=Code.REQUEST_MALFORMED, note="an encoded body can't be decided on")
     if len(types) > 1:

@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from whygate.transport.asgi import Header, Scope
+from whygate.transport.asgi import ARRIVED, Header, Scope
 from whygate.transport.turn import Turn
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -233,7 +233,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         path, _, query = self._url.partition(b"?")
-        turn = Turn(self, self._scope(path, query), ends=not self._parser.should_keep_alive())
+        scope = self._scope(path, query)
+        turn = Turn(self, scope, ends=not self._parser.should_keep_alive())
+        scope[ARRIVED] = turn.arrived
         self._reading = turn
         if self.turn is None:
             self._begin(turn)

@@ -74,6 +74,14 @@ class Turn:
         self.left = True
         self._wake()
 
+    def arrived(self, cap_bytes: int) -> bytes | None:
+        """The whole body, if it is there and not above the cap; ``receive`` does not give it again."""
+        if not self._complete or self._taken or self._size > cap_bytes:
+            return None
+        self._taken = True
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

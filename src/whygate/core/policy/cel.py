@@ -11,7 +11,7 @@
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +62,8 @@ RESERVED: Final = frozenset(
 )
 """What a ``let`` can't be named: CEL's own words, and what rules see now or in a later version."""
 
+JOINED: Final = 16
+"""Conditions asked at once: the engine nests as deep as the sum has terms, and gives up at 32."""
 _EXTENSIONS: Final = [ext_strings.ExtStrings(), ext_optional.ExtOptional(), ext_bindings.ExtBindings()]
 _PLACED: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDECLARED: Final = re.compile(r"undeclared reference to '(.*)'")
@@ -150,10 +152,12 @@ BASE: Final = Env()
 class Condition:
     """A condition ready to be asked."""
 
-    __slots__ = ("_compiled", "_words", "reads", "source")
+    __slots__ = ("_compiled", "_words", "reads", "source", "text")
 
     def __init__(self, checked: Checked, source: str) -> None:
         self._compiled = checked.compiled
+        self.text = checked.source
+        """What was compiled: ``source`` within the ``let`` names that it may use."""
         self._words = frozenset(node.name for node in checked.tree.walk())
         self.source = source
         self.reads = checked.idents & VARIABLES.keys()
@@ -173,6 +177,42 @@ class Condition:
             return f"it answers with a {kind.name().lower()}, which is neither true nor false"
         except Exception as wrong:  # noqa: BLE001  the engine raises for its budget and for values it can't hold
             return _told(str(wrong), self._words)
+
+
+class Joint:
+    """Some conditions in one expression, so that the engine is asked once: crossing over to it costs more than most
+    conditions do. Each is a bit of a number.
+
+    It knows only how to say that all of them are true or false. As soon as one fails, nothing is said, and each has to be
+    asked by itself for what failed.
+    """
+
+    __slots__ = ("_compiled", "_size")
+
+    def __init__(self, compiled: Any, size: int) -> None:
+        self._compiled = compiled
+        self._size = size
+
+    def holds(self, activation: Any) -> list[bool | str] | None:
+        """Each condition's answer, in their order; ``None`` where one of them is neither true nor false."""
+        try:
+            bits = self._compiled.eval(activation).value()
+        except Exception:  # noqa: BLE001  as above
+            return None
+        if type(bits) is not int:
+            return None
+        return [bits >> place & 1 == 1 for place in range(self._size)]
+
+
+def joint(conditions: Sequence[Condition | None]) -> Joint | None:
+    """``conditions`` as one, ``None`` among them being true; ``None`` where there are too few to gain by it, or too many for the engine."""
+    if not 2 <= len(conditions) <= JOINED:
+        return None
+    # A condition that is no bool makes the choice an error, just as it is one by itself.
+    texts = ["true" if each is None else each.text for each in conditions]
+    bits = [f"(({text}\n) ? {1 << place} : 0)" for place, text in enumerate(texts)]
+    checked = BASE.check(" + ".join(bits))
+    return Joint(checked.compiled, len(bits)) if isinstance(checked, Checked) else None
 
 
 def condition(source: str, lets: Mapping[str, str]) -> Condition | tuple[Wrong, ...]:

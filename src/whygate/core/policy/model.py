@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from whygate.core.calls import Tool, ToolCall
-from whygate.core.decision import Evaluation, Mode, Requirement, Result, RuleRef
+from whygate.core.decision import Claim, Evaluation, Mode, Requirement, Result, RuleRef
 from whygate.core.facts import Facts
 from whygate.core.identity import Principal
 from whygate.core.policy import match
-from whygate.core.policy.cel import Condition
+from whygate.core.policy.cel import Condition, Joint, joint
 from whygate.core.policy.match import ToolSelector
 from whygate.core.reasons import Code, Outcome
 
@@ -60,9 +60,11 @@ class CompiledRule:
     matched: Evaluation = field(init=False, repr=False, compare=False)
     unmatched: Evaluation = field(init=False, repr=False, compare=False)
     unmet: Evaluation = field(init=False, repr=False, compare=False)
+    ref: RuleRef = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the one moment at which a frozen value may be completed
+        fill(self, "ref", RuleRef(digest=self.digest, policy=self.policy, rule=self.id, version=self.version))
         fill(self, "permits", self.code.outcome is not Outcome.BLOCKED)
         fill(self, "enforced", self.mode is Mode.ENFORCE)
         wanted = "" if self.requirement is None else f"{self.requirement.kind} is required"
@@ -74,10 +76,6 @@ class CompiledRule:
     @property
     def effect(self) -> str:
         return "permit" if self.permits else "deny"
-
-    @property
-    def ref(self) -> RuleRef:
-        return RuleRef(digest=self.digest, policy=self.policy, rule=self.id, version=self.version)
 
     def selectors_for(self, principal: Principal, tool: Tool | None) -> tuple[str, str]:
         """Which of its selectors name this caller and this tool; empty where none does. It applies if both do."""
@@ -133,20 +131,25 @@ class Applicable:
 
     rules: tuple[CompiledRule, ...]
     reads: frozenset[str]
+    joint: Joint | None
+    """Their conditions, to be asked at once."""
 
 
 class PolicySet:
     """All policies in force. Built by ``parse.load``; equal to another by its digest."""
 
-    __slots__ = ("_cache", "_index", "digest", "policies", "rules", "texts")
+    __slots__ = ("_cache", "_index", "_made", "claim", "digest", "policies", "rules", "texts")
 
     def __init__(self, texts: Mapping[str, str], policies: Iterable[Policy]) -> None:
         self.texts: Mapping[str, str] = MappingProxyType(dict(sorted(texts.items())))
         self.digest: str = digest_of(texts)
+        self.claim = Claim(key="", kind="policy", value=self.digest)
+        """That this set is in force. Every decision by rules rests on it, refusals too: a record never names another."""
         self.policies: tuple[Policy, ...] = tuple(sorted(policies, key=lambda policy: policy.id))
         self.rules: tuple[CompiledRule, ...] = tuple(rule for policy in self.policies for rule in policy.rules)
         self._index = _indexed(self.rules)
         self._cache: dict[tuple[Any, ...], Applicable] = {}
+        self._made: dict[tuple[int, ...], Applicable] = {}
 
     def __repr__(self) -> str:
         return f"PolicySet({len(self.policies)} policies, {len(self.rules)} rules, {self.digest[:19]})"
@@ -182,8 +185,16 @@ class PolicySet:
             if below is not None:
                 for key in keys:
                     numbers.update(n for n, selector in below.get(key, ()) if selector.matches(tool))
-        rules = tuple(self.rules[number] for number in sorted(numbers))
-        return Applicable(rules, frozenset().union(*(r.condition.reads for r in rules if r.condition is not None)))
+        found = tuple(sorted(numbers))
+        made = self._made.get(found)  # many callers have the same rules
+        if made is None:
+            if len(self._made) >= CACHE_ENTRIES:
+                self._made.clear()
+            rules = tuple(self.rules[number] for number in found)
+            conditions = [rule.condition for rule in rules]
+            reads = frozenset[str]().union(*(each.reads for each in conditions if each is not None))
+            made = self._made[found] = Applicable(rules, reads, joint(conditions))
+        return made
 
 
 _Index = dict[str, dict[str, list[tuple[int, ToolSelector]]]]
