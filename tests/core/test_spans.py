@@ -290,3 +290,49 @@ def test_the_page_lists_every_attribute() -> None:
     """docs/telemetry.md holds the reference as it is made from the names."""
     page = Path(__file__).resolve().parents[2] / "docs" / "telemetry.md"
     assert f"\n{names.reference()}\n" in page.read_text(encoding="utf-8")
+
+
+VARIED: tuple[dict[str, object], ...] = (
+    {},
+    {"tool": "billing/other"},
+    {"method": "tools/list", "tool": ""},
+    {"protocol": "http", "method": "POST"},
+    {"subject": Subject(id="agent:b", proof="jwt", type="ai_agent")},
+    {"subject": Subject(id="ada@example.com", proof="oidc", type="human")},
+    {"client": Client(address="10.0.0.9")},
+    {"determined_by": None},
+    {"enforcement": "external"},
+    {"mode": "shadow"},
+    {"link": Link(span_id="ab" * 8, trace_id="cd" * 16)},
+    {"task_id": ""},
+    {"number": 3},
+)
+ENDED: tuple[dict[str, object], ...] = (
+    {},
+    {"status": 500, "is_error": True, "error": "500"},
+    {"is_error": True, "error": "-32602"},
+    {"code": "upstream.timeout", "is_error": True},
+    {"hidden": 3},
+    {"error": "not_forwarded", "is_error": True},
+)
+
+
+@given(
+    first=st.tuples(st.sampled_from(DECIDING), st.sampled_from(VARIED), st.sampled_from(ENDED)),
+    then=st.tuples(st.sampled_from(DECIDING), st.sampled_from(VARIED), st.sampled_from(ENDED)),
+)
+def test_spans_do_not_depend_on_what_was_drawn_before(
+    first: tuple[Code, dict[str, object], dict[str, object]], then: tuple[Code, dict[str, object], dict[str, object]]
+) -> None:
+    """What spans have in common is kept, and never passes for what another one has."""
+
+    def drawn(code: Code, varied: dict[str, object], ended: dict[str, object]) -> list[tuple[object, ...]]:
+        record = decision(**{"number": 2, "code": code, **varied})  # type: ignore[arg-type]  # by name, each of its type
+        found = made(record, completion(record, **ended))
+        return [(*span[:4], span.name, span.kind, span.error, span.attributes, *span[5:]) for span in found]
+
+    spans._known.clear()
+    alone = drawn(*then)
+    spans._known.clear()
+    drawn(*first)
+    assert drawn(*then) == alone

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from whygate.core.instants import to_us
-from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, LifeRecord, TaskRecord, decode
+from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, LifeRecord, TaskRecord, decode_for_spans
 from whygate.telemetry import spans
 from whygate.telemetry.spans import Instance, Span
 
@@ -48,7 +48,7 @@ class Builder:
         built = Built([], dict(self._instances), [], [], 0)
         for seq, data in batch:
             try:
-                record = decode(data)
+                record = decode_for_spans(data)
                 if not built.oldest_us:
                     built = built._replace(oldest_us=to_us(record.time))
                 built.spans.extend(self._spans(record, built))
@@ -91,7 +91,7 @@ class Builder:
         if known is not None:
             return known
         data = self._lookup(decision_id)
-        found = None if data is None else decode(data)
+        found = None if data is None else decode_for_spans(data)
         if not isinstance(found, DecisionRecord):
             raise spans.Unspannable("its decision is not in the ledger")
         return found

@@ -23,20 +23,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from whygate.telemetry import names
-from whygate.telemetry.spans import Instance, Span, Value
+from whygate.telemetry.spans import SHAPES, Instance, Shape, Span, Value
 
 TIMEOUT_S: Final = 10.0
 """The specification's default for exporters. What comes too late is sent again, and is the same."""
-PAIRS: Final = 20_000
-"""Pairs kept; some 200 bytes each. What recurs (outcomes, tools, policies) is far less, tasks come and go."""
 MAX_RETRY_AFTER_S: Final = 300.0
 """However long a collector asks for, the lag is looked at again by then."""
 
 _PASSING: Final = frozenset((408, 429, 502, 503, 504))
-SHAPES: Final = 2_000
-"""Spans kept as patterns; some 2 KB each. One for each caller, tool, rule and answer that go together."""
-_UNIQUE: Final = frozenset((names.DECISION, names.RPC_REQUEST_ID, names.LINKED, names.TASK))
-"""On few spans each: not worth keeping, and no part of a pattern."""
 
 
 class Encoder:
@@ -44,8 +38,7 @@ class Encoder:
 
     def __init__(self, service_name: str) -> None:
         self._service_name = service_name
-        self._pairs: dict[tuple[str, Value], KeyValue] = {}
-        self._patterns: dict[tuple[object, ...], WireSpan] = {}
+        self._patterns: dict[Shape, WireSpan] = {}
 
     def encode(self, spans: Sequence[Span]) -> bytes:
         """``spans`` as an ``ExportTraceServiceRequest``: the same bytes for the same spans."""
@@ -66,20 +59,15 @@ class Encoder:
             (names.HOST_NAME, instance.host),
             (names.IP, instance.ip),
         )
-        resource.resource.attributes.extend([self._pair(name, value) for name, value in told if value])
+        resource.resource.attributes.extend([_pair(name, value) for name, value in told if value])
         scope = resource.scope_spans.add()
         scope.scope.name = names.SCOPE
         return scope
 
     def _add(self, scope: ScopeSpans, span: Span) -> None:
-        shared: list[tuple[str, Value]] = []
-        own: list[tuple[str, Value]] = []
-        for item in span.attributes.items():
-            (own if item[0] in _UNIQUE else shared).append(item)
-        key = (span.name, span.kind, span.error, *shared)
-        pattern = self._patterns.get(key)
+        pattern = self._patterns.get(span.shape)
         if pattern is None:
-            pattern = self._pattern(span, shared, key)
+            pattern = self._pattern(span.shape)
         made = scope.spans.add()
         made.CopyFrom(pattern)
         made.trace_id = bytes.fromhex(span.trace_id)
@@ -87,29 +75,25 @@ class Encoder:
         made.parent_span_id = bytes.fromhex(span.parent_id)
         made.start_time_unix_nano = span.start_us * 1000
         made.end_time_unix_nano = span.end_us * 1000
-        for name, value in own:
+        for name, value in span.own.items():
             made.attributes.add(key=name, value=_any(value))
         if span.link is not None:
             made.links.add(trace_id=bytes.fromhex(span.link.trace_id), span_id=bytes.fromhex(span.link.span_id))
 
-    def _pattern(self, span: Span, shared: Sequence[tuple[str, Value]], key: tuple[object, ...]) -> WireSpan:
-        pairs = [self._pairs.get(item) or self._pair(*item) for item in shared]
-        pattern = WireSpan(name=span.name, attributes=pairs)
-        pattern.kind = span.kind.value  # type: ignore[assignment]  # the stubs want their own enum; the wire a number
-        if span.error:
+    def _pattern(self, shape: Shape) -> WireSpan:
+        pattern = WireSpan(name=shape.name, attributes=[_pair(*item) for item in shape.attributes.items()])
+        pattern.kind = shape.kind.value  # type: ignore[assignment]  # the stubs want their own enum; the wire a number
+        if shape.error:
             pattern.status.code = Status.STATUS_CODE_ERROR
-            pattern.status.message = span.error
+            pattern.status.message = shape.error
         if len(self._patterns) >= SHAPES:
             self._patterns.clear()
-        self._patterns[key] = pattern
+        self._patterns[shape] = pattern
         return pattern
 
-    def _pair(self, name: str, value: Value) -> KeyValue:
-        pair = KeyValue(key=name, value=_any(value))
-        if len(self._pairs) >= PAIRS:
-            self._pairs.clear()
-        self._pairs[name, value] = pair
-        return pair
+
+def _pair(name: str, value: Value) -> KeyValue:
+    return KeyValue(key=name, value=_any(value))
 
 
 def _any(value: Value) -> AnyValue:

@@ -9,6 +9,7 @@ Rules of this file:
 4. A task's trace is where its spans are: a foreign trace is linked, never joined.
 """
 
+import functools
 import re
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -26,6 +27,8 @@ be drawn. It ends when the task opened, so that it starts before the first call,
 SHORTEST_US: Final = 1
 """Jaeger mends a span without duration and puts a warning on it."""
 CAP: Final = 128
+SHAPES: Final = 4096
+"""Kept; some kilobytes each. Beyond, all are forgotten and made anew."""
 
 Value = str | int | bool
 Attributes = dict[str, Value]
@@ -60,6 +63,20 @@ class Instance(NamedTuple):
     ip: str = ""
 
 
+class Shape:
+    """What spans of one kind have in common: one for each caller, tool, rule and answer that go together. Known by identity,
+    so that nothing has to be compared to find out that two spans have the same.
+    """
+
+    __slots__ = ("attributes", "error", "kind", "name")
+
+    def __init__(self, name: str, kind: Kind, attributes: Attributes, error: str = "") -> None:
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+        self.error = error
+
+
 class Span(NamedTuple):
     """A finished span. Ids are lower-case hex; times are microseconds since 1970."""
 
@@ -68,14 +85,41 @@ class Span(NamedTuple):
     span_id: str
     parent_id: str
     """Empty: none."""
-    name: str
-    kind: Kind
+    shape: Shape
     start_us: int
     end_us: int
-    attributes: Attributes
-    error: str = ""
-    """``error.type`` of a span with status Error; empty leaves the status unset."""
+    own: Attributes
+    """Attributes that few other spans share."""
     link: Link | None = None
+
+    @property
+    def name(self) -> str:
+        return self.shape.name
+
+    @property
+    def kind(self) -> Kind:
+        return self.shape.kind
+
+    @property
+    def error(self) -> str:
+        """``error.type`` of a span with status Error; empty leaves the status unset."""
+        return self.shape.error
+
+    @property
+    def attributes(self) -> Attributes:
+        """All of them."""
+        return {**self.shape.attributes, **self.own}
+
+
+class _Shapes(NamedTuple):
+    """Of the spans of one call."""
+
+    server: Shape
+    authorize: Shape | None
+    client: Shape | None
+
+
+_known: Final[dict[tuple[object, ...], _Shapes]] = {}
 
 
 class Unspannable(ValueError):
@@ -105,33 +149,53 @@ def of_task(record: TaskRecord, instance: Instance) -> Span:
     _check(task.trace_id)
     at_us = to_us(record.time)
     root_id = ids.span_id("root", task.trace_id)
-    attributes: Attributes = {names.TASK: clean(task.id), names.IDENTITY: record.subject.type}
+    attributes: Attributes = {names.IDENTITY: record.subject.type}
+    own: Attributes = {names.TASK: clean(task.id)}
     if task.incident:
-        attributes[names.INCIDENT] = clean(task.incident)
+        own[names.INCIDENT] = clean(task.incident)
     if record.event != "opened":
         closed_id = ids.span_id("closed", task.id)
-        times = (at_us - SHORTEST_US, at_us)
-        return Span(instance, task.trace_id, closed_id, root_id, "task completed", Kind.INTERNAL, *times, attributes)
+        shape = _shape("task completed", attributes)
+        return Span(instance, task.trace_id, closed_id, root_id, shape, at_us - SHORTEST_US, at_us, own)
     workflow = clean(task.workflow) or "task"
     attributes[names.OPERATION] = "invoke_workflow"
     attributes[names.WORKFLOW_NAME] = workflow
     if task.derived:
         attributes[names.TASK_DERIVED] = True
-    name = f"invoke_workflow {workflow}"
-    return Span(instance, task.trace_id, root_id, "", name, Kind.INTERNAL, at_us - ROOT_US, at_us, attributes)
+    shape = _shape(f"invoke_workflow {workflow}", attributes)
+    return Span(instance, task.trace_id, root_id, "", shape, at_us - ROOT_US, at_us, own)
+
+
+def _shape(name: str, attributes: Attributes) -> Shape:
+    """The shape of a task's span, made once."""
+    key = (name, *attributes.items())
+    known = _known.get(key)
+    if known is None:
+        known = _remember(key, _Shapes(Shape(name, Kind.INTERNAL, attributes), None, None))
+    return known.server
+
+
+def _remember(key: tuple[object, ...], shapes: _Shapes) -> _Shapes:
+    if len(_known) >= SHAPES:
+        _known.clear()
+    _known[key] = shapes
+    return shapes
 
 
 def of_decision(decision: DecisionRecord, instance: Instance) -> list[Span]:
     """The spans of a decision that is complete in itself. Nothing for one that waits. Raises ``Unspannable``."""
     if waits(decision):
         return []
+    key = _key(decision)
+    shapes = _known.get(key)
+    if shapes is None:
+        error = _refusal_error(decision)
+        server = Shape(_name(decision), Kind.SERVER, _server_attributes(decision), error)
+        if error:
+            server.attributes[names.ERROR_TYPE] = error
+        shapes = _remember(key, _Shapes(server, _authorize(decision), None))
     at_us = to_us(decision.time)
-    attributes = _server_attributes(decision)
-    error = _refusal_error(decision)
-    if error:
-        attributes[names.ERROR_TYPE] = error
-    server = _server(decision, instance, (at_us - _deciding_us(decision), at_us), attributes, error)
-    return _with_authorize(decision, server)
+    return _drawn(decision, shapes, instance, (at_us, at_us))
 
 
 def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: Instance) -> list[Span]:
@@ -140,8 +204,22 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
     """
     if not waits(decision):
         return []
+    key = (
+        *_key(decision),
+        completion.code,
+        completion.error,
+        completion.is_error,
+        completion.status,
+        completion.hidden,
+    )
+    shapes = _known.get(key)
+    if shapes is None:
+        shapes = _remember(key, _of_both(decision, completion))
     at_us = to_us(decision.time)
-    end_us = at_us + max(completion.duration_us, SHORTEST_US)
+    return _drawn(decision, shapes, instance, (at_us, at_us + max(completion.duration_us, SHORTEST_US)))
+
+
+def _of_both(decision: DecisionRecord, completion: CompletionRecord) -> _Shapes:
     server_error, client_error = _errors(decision, completion)
     shared = _answer(decision, completion)
     attributes = _server_attributes(decision) | shared
@@ -149,27 +227,39 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
         attributes[names.HIDDEN] = completion.hidden
     if server_error:
         attributes[names.ERROR_TYPE] = server_error
-    server = _server(decision, instance, (at_us - _deciding_us(decision), end_us), attributes, server_error)
-    spans = _with_authorize(decision, server)
+    name = _name(decision)
+    server, client = Shape(name, Kind.SERVER, attributes, server_error), None
     if completion.error != "not_forwarded":
         sent = _called(decision) | shared
-        sent[names.DECISION] = decision.id
-        if decision.context.task:
-            sent[names.TASK] = clean(decision.context.task)
         if client_error:
             sent[names.ERROR_TYPE] = client_error
-        spans.append(
-            server._replace(
-                span_id=ids.span_id("client", decision.id),
-                parent_id=server.span_id,
-                kind=Kind.CLIENT,
-                start_us=at_us,
-                attributes=sent,
-                error=client_error,
-                link=None,
-            )
-        )
-    return spans
+        client = Shape(name, Kind.CLIENT, sent, client_error)
+    return _Shapes(server, _authorize(decision), client)
+
+
+def _key(decision: DecisionRecord) -> tuple[object, ...]:
+    """All of a decision that shapes its spans. What is left out is either its own (``_own``) or in no span."""
+    context, client = decision.context, decision.client
+    return (
+        *(decision.action, decision.resource, decision.subject, decision.determined_by, decision.policy, client),
+        *(decision.outcome, decision.reason.code, decision.effect, decision.mode, decision.enforcement),
+        *(context.hop, context.workflow, context.incident, context.revision, decision.repeats),
+    )
+
+
+def _own(decision: DecisionRecord) -> tuple[Attributes, Attributes]:
+    """What few other spans share: of the SERVER span, and of the others."""
+    context = decision.context
+    own: Attributes = {names.DECISION: decision.id}
+    if context.task:
+        own[names.TASK] = clean(context.task)
+    server = own.copy()
+    # The id is the caller's own text: only in the shapes that say nothing.
+    if _NUMBER.fullmatch(context.request) or ids.is_uuid(context.request):
+        server[names.RPC_REQUEST_ID] = context.request
+    if context.link is not None:
+        server[names.LINKED] = context.link.trace_id
+    return server, own
 
 
 def clean(text: str) -> str:
@@ -178,46 +268,46 @@ def clean(text: str) -> str:
     return cut if cut.isprintable() else "".join(letter for letter in cut if letter.isprintable())
 
 
-def _server(
-    decision: DecisionRecord, instance: Instance, times: tuple[int, int], attributes: Attributes, error: str
-) -> Span:
+def _drawn(decision: DecisionRecord, shapes: _Shapes, instance: Instance, times: tuple[int, int]) -> list[Span]:
+    """The spans. ``times``: when it was decided, and when it ended."""
     context = decision.context
+    decided_us, end_us = times
+    start_us = decided_us - _deciding_us(decision)
     span_id = context.span_id or ids.span_id("server", decision.id)
     _check(context.trace_id, span_id, context.parent)
     link = context.link
     if link is not None:
         _check(link.trace_id, link.span_id)
     # A call without a task stands alone in a trace of its own: there is no root that it could hang on.
-    parent = context.parent or (ids.span_id("root", context.trace_id) if context.task else "")
-    name = _name(decision)
-    return Span(instance, context.trace_id, span_id, parent, name, Kind.SERVER, *times, attributes, error, link)
+    parent = context.parent or (_root(context.trace_id) if context.task else "")
+    own, others = _own(decision)
+    trace = context.trace_id
+    spans = [Span(instance, trace, span_id, parent, shapes.server, start_us, end_us, own, link)]
+    if shapes.authorize is not None:
+        child = ids.span_id("authorize", decision.id)
+        spans.append(Span(instance, trace, child, span_id, shapes.authorize, start_us, decided_us, others))
+    if shapes.client is not None:
+        child = ids.span_id("client", decision.id)
+        spans.append(Span(instance, trace, child, span_id, shapes.client, decided_us, end_us, others))
+    return spans
 
 
-def _with_authorize(decision: DecisionRecord, server: Span) -> list[Span]:
-    """The SERVER span and, for anything but a plain permit, its child whose name tells outcome and code: a row of
-    Jaeger's timeline shows nothing but names.
+@functools.lru_cache(maxsize=4096)
+def _root(trace_id: str) -> str:
+    return ids.span_id("root", trace_id)
+
+
+def _authorize(decision: DecisionRecord) -> Shape | None:
+    """For anything but a plain permit, a child whose name tells outcome and code: a row of Jaeger's timeline shows nothing
+    but names.
     """
     if decision.outcome == Outcome.PERMITTED:
-        return [server]
+        return None
     failed = decision.reason.code if decision.outcome == Outcome.ERROR else ""
     attributes = _verdict(decision)
-    if decision.context.task:
-        attributes[names.TASK] = clean(decision.context.task)
     if failed:
         attributes[names.ERROR_TYPE] = failed
-    authorize = Span(
-        server.instance,
-        server.trace_id,
-        ids.span_id("authorize", decision.id),
-        server.span_id,
-        f"authorize {decision.outcome} {decision.reason.code}",
-        Kind.INTERNAL,
-        server.start_us,
-        server.start_us + _deciding_us(decision),
-        attributes,
-        failed,
-    )
-    return [server, authorize]
+    return Shape(f"authorize {decision.outcome} {decision.reason.code}", Kind.INTERNAL, attributes, failed)
 
 
 def _deciding_us(decision: DecisionRecord) -> int:
@@ -260,7 +350,6 @@ def _verdict(decision: DecisionRecord) -> Attributes:
     found: Attributes = {
         names.OUTCOME: decision.outcome,
         names.REASON: decision.reason.code,
-        names.DECISION: decision.id,
         names.EFFECT: decision.effect,
         names.MODE: decision.mode,
     }
@@ -282,7 +371,6 @@ def _server_attributes(decision: DecisionRecord) -> Attributes:
         (names.POLICY_SET, decision.policy.digest),
         (names.TOOL_CLASS, action.class_),
         (names.TOOL_TIER, resource.tier),
-        (names.TASK, context.task),
         (names.WORKFLOW, context.workflow),
         (names.INCIDENT, context.incident),
     ):
@@ -292,11 +380,6 @@ def _server_attributes(decision: DecisionRecord) -> Attributes:
         found[names.ENFORCEMENT] = decision.enforcement
     if decision.repeats is not None:
         found[names.REPEATS] = decision.repeats.count
-    if context.link is not None:
-        found[names.LINKED] = context.link.trace_id
-    # Both are the caller's own text: only in the shapes that say nothing.
-    if _NUMBER.fullmatch(context.request) or ids.is_uuid(context.request):
-        found[names.RPC_REQUEST_ID] = context.request
     if _REVISION.fullmatch(context.revision):
         found[names.MCP_VERSION] = context.revision
     return found
