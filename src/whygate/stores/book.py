@@ -72,7 +72,10 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     facets: list[tuple[int, str, str, str, str]]
-    tasks: list[Task]
+    opened: list[Task]
+    """Tasks that were opened or closed: their whole rows."""
+    joined: list[tuple[str, int, int, int]]
+    """Tasks that calls joined: id, ``last_us``, ``calls``, ``newest``."""
     policy: str
     low_water: int
 
@@ -164,10 +167,15 @@ class Book:
         """Everything taken since the last time, for one commit; ``None`` where there is nothing."""
         if not self._rows:
             return None
-        tasks = list(self.state.changed.values())
-        batch = Batch(self._rows, self._facets, tasks, self.state.policy, self.state.low_water(self.seq + 1))
+        state = self.state
+        opened = [task for name, task in state.changed.items() if name in state.whole]
+        joined = [
+            (one.id, one.last_us, one.calls, one.newest) for one in state.changed.values() if one.id not in state.whole
+        ]
+        batch = Batch(self._rows, self._facets, opened, joined, state.policy, state.low_water(self.seq + 1))
         self._rows, self._facets = [], []
-        self.state.changed.clear()
+        state.changed.clear()
+        state.whole.clear()
         return batch
 
     def _encode(self, entry: Iterable[AnyRecord]) -> list[tuple[AnyRecord, bytes]]:

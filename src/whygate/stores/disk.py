@@ -77,6 +77,12 @@ _TASKS: Final = Insert(
     " opened_us = excluded.opened_us, opened_by = excluded.opened_by, expires_us = excluded.expires_us,"
     " last_us = excluded.last_us, closed = excluded.closed, calls = excluded.calls, newest = excluded.newest",
 )
+_JOINED: Final = Insert(
+    "UPDATE tasks SET last_us = joined.column2, calls = joined.column3, newest = joined.column4 FROM (",
+    4,
+    ") AS joined WHERE tasks.id = joined.column1",
+)
+"""For tasks whose row is there: a call that joins one changes no column that an index holds."""
 _META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
@@ -176,8 +182,10 @@ class Disk:
             _RECORDS.run(self._connection, batch.rows)
             if batch.facets:
                 _FACETS.run(self._connection, batch.facets)
-            if batch.tasks:
-                _TASKS.run(self._connection, [task_values(task) for task in batch.tasks])
+            if batch.opened:
+                _TASKS.run(self._connection, [task_values(task) for task in batch.opened])
+            if batch.joined:
+                _JOINED.run(self._connection, batch.joined)
             self._write_meta(batch)
         self.uncertain = True
         self._end()

@@ -52,6 +52,8 @@ class LiveState:
         """By the decision's id, in the order of ``seq``."""
         self.changed: dict[str, Task] = {}
         """Tasks that differ from what the store last wrote; the store empties it."""
+        self.whole: set[str] = set()
+        """Those of them whose row is new, or differs in more than what a call that joins changes; emptied likewise."""
         self._expiries: list[tuple[int, str]] = []
 
     def keep(self, task: Task) -> None:
@@ -152,12 +154,14 @@ class LiveState:
         )
         self.keep(task)
         self.changed[task.id] = task
+        self.whole.add(task.id)
 
     def _close(self, task_id: str) -> None:
         task = self.tasks.pop(task_id, None)
         if task is not None:
             task.closed = True
             self.changed[task_id] = task
+            self.whole.add(task_id)
 
 
 class Folded(NamedTuple):
