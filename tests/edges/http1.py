@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from whygate.testing.serve import free_port
-from whygate.transport.server import UNREADABLE, HttpServer
+from whygate.transport.framing import UNREADABLE
+from whygate.transport.server import HttpServer
 
 
 class App:

@@ -40,6 +40,7 @@ UNREADABLE = {
     "HTTP/0.9": b"GET /\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "an unknown method": b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "another coding behind an upgrade": HEAD + b"Connection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: x\r\n\r\n",
     "a bad chunk's size": CHUNKS + b"x\r\nabc\r\n0\r\n\r\n",
     "a bad chunk's end": CHUNKS + b"3\r\nabcX\r\n0\r\n\r\n",
     "a blank behind a chunk's size": CHUNKS + b"3 \r\nabc\r\n0\r\n\r\n",

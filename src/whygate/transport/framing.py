@@ -2,13 +2,20 @@
 something is, so that an ordinary call pays nothing for it.
 """
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from whygate.transport.asgi import Header, Scope
+from whygate.transport.asgi import Header
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Of a request line and its headers; a token of 8 KiB and a cookie jar fit in."""
+UNFINISHED_BYTES: Final = 6 * MAX_HEAD_BYTES
+"""Of a head, or of what frames a body, while no end is in sight: more than is ever read at once, since part of that may
+belong to the request before. A head that ends is held to ``MAX_HEAD_BYTES`` exactly.
+"""
+MAX_HEADERS: Final = 128
+UNREADABLE: Final = "whygate.unreadable"
+"""In the scope of a request that can't be read: the HTTP status that says best what is wrong."""
 _SCHEMES: Final = (b"http://", b"https://")
 
 
@@ -20,7 +27,9 @@ class Unreadable(Exception):
         self.status = status
 
 
-def scope_of(method: bytes, url: bytes, version: str, headers: list[Header], client: tuple[str, int] | None) -> Scope:
+def scope_of(
+    method: bytes, url: bytes, version: str, headers: list[Header], client: tuple[str, int] | None
+) -> dict[str, Any]:
     """ASGI's scope of a request (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
     path, _, query = url.partition(b"?")
     return {

@@ -21,15 +21,11 @@ from typing import Any, Final
 
 import httptools
 
+from whygate.transport import framing
 from whygate.transport.asgi import ARRIVED, Header
-from whygate.transport.framing import MAX_HEAD_BYTES, Unreadable, scope_of, settled, without_upgrade
+from whygate.transport.framing import MAX_HEAD_BYTES, MAX_HEADERS, UNFINISHED_BYTES, Unreadable, scope_of
 from whygate.transport.turn import Turn
 
-UNFINISHED_BYTES: Final = 6 * MAX_HEAD_BYTES
-"""Of a head, or of what frames a body, while no end is in sight: more than is ever read at once, since part of that may
-belong to the request before. A head that ends is held to ``MAX_HEAD_BYTES`` exactly.
-"""
-MAX_HEADERS: Final = 128
 MAX_AHEAD: Final = 64
 """Requests sent ahead on one connection."""
 BUFFER_BYTES: Final = 256 * 1024
@@ -47,9 +43,6 @@ BACKLOG: Final = 2048
 """Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
 STOP_GRACE_S: Final = 10.0
 
-UNREADABLE: Final = "whygate.unreadable"
-"""In the scope of a request that can't be read: the HTTP status that says best what is wrong."""
-
 _log = logging.getLogger("whygate.http")
 
 
@@ -66,7 +59,7 @@ class HttpServer:
         self.address = address
         self._host, self._port = host.strip("[]"), int(port)
         self._server: asyncio.Server | None = None
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.TimerHandle
         self.connections: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
         """Those that carry no request, the longest idle first."""
@@ -84,8 +77,7 @@ class HttpServer:
                 lambda: Connection(self), self._host, self._port, backlog=BACKLOG
             )
         except OSError as error:
-            if self._sweeping is not None:
-                self._sweeping.cancel()
+            self._sweeping.cancel()
             raise AddressInUse(f"{self.address}: {error.strerror or error}") from None
 
     async def stop(self) -> None:
@@ -101,8 +93,7 @@ class HttpServer:
             await asyncio.wait([self._empty], timeout=STOP_GRACE_S)
         for connection in list(self.connections):
             connection.abort()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        self._sweeping.cancel()
 
     def joined(self, connection: "Connection") -> None:
         if len(self.connections) >= CONNECTIONS:
@@ -115,7 +106,6 @@ class HttpServer:
         self.connections[connection] = self.idle[connection] = None
 
     def rested(self, connection: "Connection") -> None:
-        """It has become idle: the last to make room."""
         if connection in self.connections:
             self.idle[connection] = None
 
@@ -185,30 +175,31 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        self._segment = len(data)
+        rest, self._segment = None, len(data)
         self._head_bytes += self._segment
         try:
             self._parser.feed_data(data)
             if self._head_bytes > UNFINISHED_BYTES and (self._in_head or self._reading is not None):
                 raise Unreadable(431)  # noqa: TRY301  one place answers whatever can't be read
         except httptools.HttpParserUpgrade as upgrade:
-            self._stay(data[upgrade.args[0] :])
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause.status if isinstance(cause, Unreadable) else 400)
         except Unreadable as error:
             self._refuse(error.status)
+        if rest is not None:
+            self._stay(rest)  # not above: what is raised while another exception is handled, has that for its context
 
     def _stay(self, rest: bytes) -> None:
         """Nobody here speaks another protocol. Behind a ``CONNECT`` there is nothing but another; behind any other request
         that offers one stands its body, which llhttp would leave unread.
         """
-        method = self._parser.get_method()
-        if method == b"CONNECT":
+        if (method := self._parser.get_method()) == b"CONNECT":
             self._lingering = True
             (self._ahead[-1] if self._ahead else self.turn).ends = True  # type: ignore[union-attr]  # it has just begun
             return
-        head = without_upgrade((method, self._url, self._parser.get_http_version()), self._headers)
+        head = framing.without_upgrade((method, self._url, self._parser.get_http_version()), self._headers)
         self._parser = httptools.HttpRequestParser(self)
         self._head_bytes = 0
         self.data_received(head + rest)
@@ -266,7 +257,7 @@ class Connection(asyncio.Protocol):
             return  # it comes again without
         version = parser.get_http_version()
         if version != "1.1" or url[:1] != b"/" or b"#" in url or self._head_bytes > MAX_HEAD_BYTES:
-            url = settled(url, self._headers, version)
+            url = framing.settled(url, self._headers, version)
         self._in_head = False
         scope = scope_of(parser.get_method(), url, version, self._headers, self._client)
         # HTTP/1.0 would have to be told that its connection stays, and hardly anybody speaks it any more.
@@ -345,10 +336,8 @@ class Connection(asyncio.Protocol):
             reading.disconnect()  # its body will never be whole
         else:
             self._ahead.pop()
-        # What method it was is known only where the target is, and whose headers they are is not known at all.
-        method = self._parser.get_method() if self._url else b"GET"
-        scope = scope_of(method, b"/", "1.1", [], self._client)
-        scope[UNREADABLE] = status
+        # Neither method nor headers are believed: the parser still knows those of the request before.
+        scope = scope_of(b"GET", b"/", "1.1", [], self._client) | {framing.UNREADABLE: status}
         refusal = Turn(self, scope, ends=True)
         refusal.whole()
         if self.turn is None:
