@@ -152,3 +152,19 @@ async def test_a_head_just_within_its_bound_is_taken() -> None:
             assert (await client.answer())[0] == 200
         assert len(app.seen) == 2
         assert isinstance(app, App)
+
+
+async def test_a_stranger_who_asks_first_is_refused_at_once(gateway: Running) -> None:
+    """Nobody is told to send a body that nobody will read; nor whoever announces too large a one."""
+    head = (
+        f"POST /http/billing/refunds HTTP/1.1\r\nHost: {gateway.gateway.config.listen}\r\n"
+        "Expect: 100-continue\r\nContent-Length: 5000000\r\n"
+    )
+    key = f"Authorization: {gateway.headers()['authorization']}\r\n"
+    for more, told in (("", (401, "agent.unauthenticated")), (key, (413, "request.too_large"))):
+        client = await _connect(gateway)
+        client.write(f"{head}{more}\r\n".encode())
+        status, headers, body = await client.answer()
+        assert ((status, json.loads(body)["code"]), headers[b"connection"]) == (told, b"close")
+        assert await client.rest() == b""
+        client.writer.close()
