@@ -25,12 +25,12 @@ from whygate.http.signature import Signature
 from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
 from whygate.transport.callers import identify
+from whygate.transport.framing import UNREADABLE
 from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
 from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
-from whygate.transport.server import UNREADABLE
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024

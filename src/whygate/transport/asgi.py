@@ -117,6 +117,8 @@ class Exchange:
 
     async def discard(self) -> None:
         """Read the body and forget it, so that a refusal reaches a caller who is still sending; not for long."""
+        if self._asks_first():
+            return
         self._load.busy -= 1
         try:
             with contextlib.suppress(TimeoutError):
@@ -128,7 +130,8 @@ class Exchange:
     async def _whole(self, cap_bytes: int) -> bytes:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > cap_bytes:
-            await self._discard(0)
+            if not self._asks_first():
+                await self._discard(0)
             raise BodyTooLarge
         message = await self._receive()
         if message["type"] != "http.request":
@@ -153,6 +156,10 @@ class Exchange:
             self._hold(len(part))
             parts.append(part)
         return b"".join(parts)
+
+    def _asks_first(self) -> bool:
+        """The caller sends no body before it is told to: it can be refused at once (RFC 9110 section 10.1.1)."""
+        return (self.header(b"expect") or "").lower() == "100-continue"
 
     def _hold(self, size: int) -> None:
         """Count bytes of a body until the listener is done with the exchange. Raises ``Crowded``."""

@@ -18,7 +18,7 @@ from whygate.core.reasons import Code
 from whygate.transport.asgi import Header
 
 MAX_HEAD_BYTES: Final = 256 * 1024
-"""Of an answer's status line and headers."""
+"""Of an answer's status line and headers, and of what frames its body (chunks' extensions, trailers) without any of it."""
 BUFFER_BYTES: Final = 256 * 1024
 """Of an answer's body, read ahead of whoever takes it."""
 _BODILESS: Final = frozenset((204, 304))
@@ -114,7 +114,8 @@ class Link(asyncio.Protocol):
     def done(self) -> bool:
         """The request is over; whether the connection may carry another. If not, it is closed."""
         self.asked = False
-        if not self.whole:
+        if not self.whole or self._size > BUFFER_BYTES or self.transport.get_write_buffer_size():
+            # Broken off; or not taken to its end, and so not read on; or answered before the request was there as a whole.
             self.usable = False
         if not self.usable:
             self.transport.abort()
@@ -145,15 +146,14 @@ class Link(asyncio.Protocol):
         if not self.asked or self.whole:
             self._spoilt()  # nobody asked for it: it would pass for the answer to the next request
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         self.heard = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._unreadable()
             return
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES and not self.whole:
             self.fail(Code.UPSTREAM_FAILED, "the head of the tool's answer is too large")
 
     def eof_received(self) -> bool:
@@ -197,13 +197,12 @@ class Link(asyncio.Protocol):
                 raise ValueError("the upstream switched protocols")
             return
         self.status = status
-        self._in_head = False
-        chunked = False
+        self._in_head = chunked = False
         for name, value in self._headers:
             if name == b"content-length":
                 self.length = int(value)
             elif name == b"transfer-encoding":
-                if value.lower() != b"chunked":
+                if chunked or value.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
                     raise ValueError("a transfer coding that nobody asked for")
                 chunked = True
         if self._headless or status in _BODILESS:
@@ -216,6 +215,7 @@ class Link(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self.whole:
             return
+        self._head_bytes = 0
         self._chunks.append(body)
         self._size += len(body)
         if self._size > BUFFER_BYTES:

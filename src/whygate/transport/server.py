@@ -18,16 +18,14 @@ import time
 from collections import deque
 from email.utils import formatdate
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from whygate.transport.asgi import ARRIVED, Header, Scope
+from whygate.transport import framing
+from whygate.transport.asgi import ARRIVED, Header
+from whygate.transport.framing import MAX_HEAD_BYTES, MAX_HEADERS, UNFINISHED_BYTES, Unreadable, scope_of
 from whygate.transport.turn import Turn
 
-MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of a request line and its headers; a token of 8 KiB and a cookie jar fit in."""
-MAX_HEADERS: Final = 128
 MAX_AHEAD: Final = 64
 """Requests sent ahead on one connection."""
 BUFFER_BYTES: Final = 256 * 1024
@@ -45,22 +43,11 @@ BACKLOG: Final = 2048
 """Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
 STOP_GRACE_S: Final = 10.0
 
-UNREADABLE: Final = "whygate.unreadable"
-"""In the scope of a request that can't be read: the HTTP status that says best what is wrong."""
-
 _log = logging.getLogger("whygate.http")
 
 
 class AddressInUse(Exception):
     """Somebody else listens there."""
-
-
-class _Unreadable(Exception):
-    """The request's framing, as ``status`` says; the connection can't be read any further."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(str(status))
-        self.status = status
 
 
 class HttpServer:
@@ -72,9 +59,10 @@ class HttpServer:
         self.address = address
         self._host, self._port = host.strip("[]"), int(port)
         self._server: asyncio.Server | None = None
-        self._sweeping: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.TimerHandle
         self.connections: dict[Connection, None] = {}
-        """The longest idle first."""
+        self.idle: dict[Connection, None] = {}
+        """Those that carry no request, the longest idle first."""
         self.stopping = False
         self._empty: asyncio.Future[None] | None = None
         self.loop: asyncio.AbstractEventLoop
@@ -89,6 +77,7 @@ class HttpServer:
                 lambda: Connection(self), self._host, self._port, backlog=BACKLOG
             )
         except OSError as error:
+            self._sweeping.cancel()
             raise AddressInUse(f"{self.address}: {error.strerror or error}") from None
 
     async def stop(self) -> None:
@@ -98,29 +87,31 @@ class HttpServer:
         self.stopping = True
         self._server.close()
         for connection in list(self.connections):
-            connection.close_if_idle()
+            connection.finish()
         if self.connections:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=STOP_GRACE_S)
         for connection in list(self.connections):
             connection.abort()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        self._sweeping.cancel()
 
     def joined(self, connection: "Connection") -> None:
         if len(self.connections) >= CONNECTIONS:
-            idle = next((each for each in self.connections if each.turn is None), connection)
+            # Taken off the list at once: a burst of new ones must not all lean on the same idle one.
+            idle = next(iter(self.idle), connection)
+            self.left(idle)
             idle.abort()
-        self.connections[connection] = None
+            if idle is connection:
+                return
+        self.connections[connection] = self.idle[connection] = None
 
     def rested(self, connection: "Connection") -> None:
-        """It has become idle: the last to make room."""
         if connection in self.connections:
-            del self.connections[connection]
-            self.connections[connection] = None
+            self.idle[connection] = None
 
     def left(self, connection: "Connection") -> None:
         self.connections.pop(connection, None)
+        self.idle.pop(connection, None)
         if not self.connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 
@@ -137,8 +128,19 @@ class Connection(asyncio.Protocol):
     """One client's connection, and the requests on it."""
 
     __slots__ = (
-        *("_ahead", "_client", "_head_bytes", "_headers", "_in_head", "_lingering", "_parser", "_reading", "_server"),
-        *("_since", "_stalled", "_task", "_url", "_writable", "transport", "turn"),
+        *(
+            "_ahead",
+            "_client",
+            "_head_bytes",
+            "_headers",
+            "_in_head",
+            "_lingering",
+            "_parser",
+            "_paused",
+            "_reading",
+            "_segment",
+        ),
+        *("_server", "_since", "_stalled", "_task", "_url", "_writable", "transport", "turn"),
     )
 
     def __init__(self, server: HttpServer) -> None:
@@ -146,11 +148,12 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._headers: list[Header] = []
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = self._segment = 0
+        """Come since the head began, or since something of the body did: what frames a body has an end, too. And last."""
         self._in_head = True
         self._since = 0.0
         """When it became idle or a head began; when the client stalled."""
-        self._stalled = self._lingering = False
+        self._stalled = self._lingering = self._paused = False
         self._writable: asyncio.Future[None] | None = None
         self._ahead: deque[Turn] = deque()
         self._reading: Turn | None = None
@@ -172,31 +175,50 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        rest, self._segment = None, len(data)
+        self._head_bytes += self._segment
         try:
             self._parser.feed_data(data)
-            if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-                raise _Unreadable(431)  # noqa: TRY301  one place answers whatever can't be read
-        except httptools.HttpParserUpgrade:
-            # The request is there; what follows it would be another protocol, which nobody here speaks.
-            self._deaf()
+            if self._head_bytes > UNFINISHED_BYTES and (self._in_head or self._reading is not None):
+                raise Unreadable(431)  # noqa: TRY301  one place answers whatever can't be read
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause.status if isinstance(cause, _Unreadable) else 400)
-        except _Unreadable as error:
+            self._refuse(cause.status if isinstance(cause, Unreadable) else 400)
+        except Unreadable as error:
             self._refuse(error.status)
+        if rest is not None:
+            self._stay(rest)  # not above: what is raised while another exception is handled, has that for its context
+
+    def _stay(self, rest: bytes) -> None:
+        """Nobody here speaks another protocol. Behind a ``CONNECT`` there is nothing but another; behind any other request
+        that offers one stands its body, which llhttp would leave unread.
+        """
+        if (method := self._parser.get_method()) == b"CONNECT":
+            self._lingering = True
+            (self._ahead[-1] if self._ahead else self.turn).ends = True  # type: ignore[union-attr]  # it has just begun
+            return
+        head = framing.without_upgrade((method, self._url, self._parser.get_http_version()), self._headers)
+        self._parser = httptools.HttpRequestParser(self)
+        self._head_bytes = 0
+        self.data_received(head + rest)
 
     def eof_received(self) -> bool:
+        """Who sends nothing more is taken for gone: there is no other sign by which a client's leaving is noticed."""
+        self._left()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's own signature
         self._server.left(self)
+        self._left()
+        self.resume_writing()
+
+    def _left(self) -> None:
         for turn in (self.turn, self._reading):
             if turn is not None:
                 turn.disconnect()
         self._ahead.clear()
-        self.resume_writing()
 
     def pause_writing(self) -> None:
         self._stalled = True
@@ -212,8 +234,7 @@ class Connection(asyncio.Protocol):
     # --- the parser ---
 
     def on_message_begin(self) -> None:
-        if not self._in_head:
-            self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes = True, self._segment
         self._headers, self._url = [], b""
         self._since = self._server.loop.time()
 
@@ -224,57 +245,49 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return  # a trailer: nobody decides on it, and nobody passes it on (RFC 9110 section 6.5.1)
         if len(self._headers) >= MAX_HEADERS:
-            raise _Unreadable(431)
+            raise Unreadable(431)
         name = name.lower()
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-            raise _Unreadable(501)
+            raise Unreadable(501)
         self._headers.append((name, value.strip(b" \t")))  # llhttp leaves what stands behind (RFC 9110 section 5.5)
 
     def on_headers_complete(self) -> None:
+        parser, url = self._parser, self._url
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            return  # it comes again without
+        version = parser.get_http_version()
+        if version != "1.1" or url[:1] != b"/" or b"#" in url or self._head_bytes > MAX_HEAD_BYTES:
+            url = framing.settled(url, self._headers, version)
         self._in_head = False
-        path, _, query = self._url.partition(b"?")
-        scope = self._scope(path, query)
-        turn = Turn(self, scope, ends=not self._parser.should_keep_alive())
+        scope = scope_of(parser.get_method(), url, version, self._headers, self._client)
+        # HTTP/1.0 would have to be told that its connection stays, and hardly anybody speaks it any more.
+        turn = Turn(self, scope, ends=version == "1.0" or not parser.should_keep_alive())
         scope[ARRIVED] = turn.arrived
         self._reading = turn
         if self.turn is None:
             self._begin(turn)
         elif len(self._ahead) >= MAX_AHEAD:
-            raise _Unreadable(400)
+            raise Unreadable(400)
         else:
             self._ahead.append(turn)
-            self.transport.pause_reading()
+            self._pause()
 
     def on_body(self, body: bytes) -> None:
         turn = self._reading
+        self._head_bytes = 0
         if turn is not None and turn.take(body) > BUFFER_BYTES:
-            self.transport.pause_reading()
+            self._pause()
 
     def on_message_complete(self) -> None:
         turn, self._reading = self._reading, None
         if turn is not None:
             turn.whole()
 
-    def _scope(self, path: bytes, query: bytes) -> Scope:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
-            "http_version": self._parser.get_http_version(),
-            "scheme": "http",
-            "method": self._parser.get_method().decode("ascii"),
-            "path": (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace"),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": self._headers,
-            "client": self._client,
-            "server": None,
-        }
-
     # --- requests, one after the other ---
 
     def _begin(self, turn: Turn) -> None:
         self.turn = turn
+        self._server.idle.pop(self, None)
         self._task = self._server.loop.create_task(self._serve(turn))
 
     async def _serve(self, turn: Turn) -> None:
@@ -287,51 +300,67 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, turn: Turn) -> None:
         self.turn = self._task = None
-        if not turn.answered:
+        self._since = self._server.loop.time()
+        if turn.answered and not (turn.ends or self._server.stopping or turn is self._reading):
+            if self._ahead:
+                self._next()
+            else:
+                self._server.rested(self)
+                self._resume()
+        elif self._ahead and turn.left and not turn.begun:
+            self._next()  # its body could not be read on: what comes next says so in its place
+        else:
             if not turn.begun and not turn.left:
                 self.write(turn.head(500, [], b"content-length: 0\r\nconnection: close\r\n"))
-            self.transport.close()  # the length that was told is not reached, or the last chunk is missing: it shows
-        elif turn.ends or self._server.stopping or turn is self._reading:
-            self._deaf()
-            if turn is self._reading:
-                self._linger()  # it is still sending
+            self._server.rested(self)
+            # Where the answer is not whole, its length is not reached or the last chunk is missing: it shows.
+            if self._reading is not None or self._ahead or self._lingering:
+                self._linger()  # it may be sending still
             else:
                 self.transport.close()
-        elif self._ahead:
-            self._begin(self._ahead.popleft())
-        else:
-            self._since = self._server.loop.time()
-            self._server.rested(self)
-            self.transport.resume_reading()
+
+    def _next(self) -> None:
+        self._begin(self._ahead.popleft())
+        if not self._ahead:
+            self._resume()
 
     def _refuse(self, status: int) -> None:
-        """What can't be read is for the application to refuse; then the connection ends. After a request that is still
-        being answered it is not even that: whoever sends it is told by the end of the connection.
-        """
-        asking = self.turn
-        self._deaf()
-        if asking is None:
-            scope = {**self._scope(b"/", b""), "headers": [], UNREADABLE: status}
-            asking = Turn(self, scope, ends=True)
-            asking.whole()
-            self._begin(asking)
-        elif self._reading is asking:
-            asking.disconnect()  # its body will never be whole
-
-    def _deaf(self) -> None:
-        """Nothing that still comes is looked at."""
-        self._lingering = True
-        self._ahead.clear()
-        if self.turn is not None:
-            self.turn.ends = True
+        """What can't be read is for the application to refuse, when its turn comes; then the connection ends."""
+        reading, self._reading, self._lingering = self._reading, None, True
+        last = self._ahead[-1] if self._ahead else self.turn
+        if reading is None:
+            if last is not None and last.ends:
+                return  # behind the last request nothing is expected, and nobody waits for an answer to it
+        elif reading is self.turn:
+            reading.ends = True
+            reading.disconnect()  # its body will never be whole
+        else:
+            self._ahead.pop()
+        # Neither method nor headers are believed: the parser still knows those of the request before.
+        scope = scope_of(b"GET", b"/", "1.1", [], self._client) | {framing.UNREADABLE: status}
+        refusal = Turn(self, scope, ends=True)
+        refusal.whole()
+        if self.turn is None:
+            self._begin(refusal)
+        else:
+            self._ahead.append(refusal)
 
     def _linger(self) -> None:
-        self._deaf()
-        self._since = self._server.loop.time()
-        if self.transport.can_write_eof():
+        self._lingering = True
+        self._ahead.clear()
+        if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self._server.loop.call_later(LINGER_S, self.transport.close)
-        self.transport.resume_reading()
+        self._resume()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
 
     # --- for turns and the server ---
 
@@ -352,16 +381,20 @@ class Connection(asyncio.Protocol):
     def go_on(self) -> None:
         """The application has taken what was read ahead."""
         if not self._ahead and not self._lingering:
-            self.transport.resume_reading()
+            self._resume()
 
     def overdue(self, now: float) -> bool:
         if self._stalled:
             return now - self._since > STALLED_S
         return self.turn is None and now - self._since > IDLE_S
 
-    def close_if_idle(self) -> None:
+    def finish(self) -> None:
+        """Close as soon as the request in flight is answered; its client is told not to send another."""
         if self.turn is None:
             self.transport.close()
+        else:
+            self.turn.ends = True
 
     def abort(self) -> None:
+        self._lingering = True
         self.transport.abort()

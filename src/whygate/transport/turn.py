@@ -36,7 +36,7 @@ class Turn:
     """One request and its response: ASGI's ``receive`` and ``send``."""
 
     __slots__ = (
-        *("_chunked", "_complete", "_connection", "_expects", "_head", "_parts", "_size", "_taken", "_waiter"),
+        *("_chunked", "_complete", "_connection", "_continued", "_head", "_parts", "_size", "_taken", "_waiter"),
         *("answered", "begun", "ends", "left", "scope"),
     )
 
@@ -47,7 +47,7 @@ class Turn:
         """The connection ends with the answer."""
         self._parts: list[bytes] = []
         self._size = 0
-        self._complete = self._taken = False
+        self._complete = self._taken = self._continued = False
         self.left = False
         """The client has, or what it sends can't be read on."""
         self._waiter: asyncio.Future[None] | None = None
@@ -88,8 +88,10 @@ class Turn:
 
     async def receive(self) -> Message:
         """The body as far as it has come, then, once there is nothing more to wait for, that the client has left."""
-        if not self._taken and not self._complete and not self._parts and self._expected():
-            self._connection.write(_CONTINUE)  # RFC 9110 section 10.1.1: whoever asks first waits for this
+        if not self._continued:
+            self._continued = True
+            if not (self._complete or self._parts or self.begun or self.left) and self._expected():
+                self._connection.write(_CONTINUE)  # RFC 9110 section 10.1.1: whoever asks first waits for this
         while True:
             if not self._taken and (self._complete or (self._parts and not self.left)):
                 body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -107,7 +109,9 @@ class Turn:
                 self._waiter = None
 
     def _expected(self) -> bool:
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+        return self.scope["http_version"] != "1.0" and any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"]
+        )
 
     # --- what goes out ---
 
@@ -147,6 +151,10 @@ class Turn:
     def _started(self, message: Message, body: bytes, *, more: bool, bodiless: bool) -> bytes:
         headers, status = message["headers"], message["status"]
         length = close = False
+        if status in _BODILESS:
+            headers = [header for header in headers if header[0] != b"content-length"]  # RFC 9110 section 8.6
+        if not self._complete:
+            self.ends = True  # whether the rest of the body ever comes, nobody will wait to see
         for name, value in headers:
             if name == b"content-length":
                 length = True

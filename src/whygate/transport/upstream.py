@@ -159,6 +159,8 @@ class Upstreams:
             # The error's own text can name addresses; its kind says enough, and the log of the tool the rest.
             told = f"the tool could not be reached ({type(error).__name__})"
             raise UpstreamError(Code.UPSTREAM_FAILED, told, sent=False) from error
+        if not link.usable:
+            raise UpstreamError(Code.UPSTREAM_FAILED, "the tool closed the connection before it was asked", sent=False)
         self._links.add(link)
         return link
 
@@ -214,12 +216,13 @@ def _split(url: str) -> tuple[Origin, str, str]:
     """Origin, ``Host`` and target of a URL. Raises ``ValueError`` for one that can't be sent."""
     if any(char <= " " or char == "\x7f" for char in url):
         raise ValueError("a URL holds a space or a control character")
-    scheme, rest = url.split("://", 1)
-    authority, slash, path = rest.partition("/")
-    authority, query, asked = authority.partition("?")
+    scheme, rest = url.partition("#")[0].split("://", 1)
+    end = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
+    authority, target = rest[:end], rest[end:]
     parts = urlsplit(f"{scheme}://{authority}")
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     # The target's bytes are those that were decided on: nothing is normalised.
-    target = f"{slash}{path}" if slash else f"/{query}{asked}"
-    return Origin(secure, parts.hostname or "", port), authority.rpartition("@")[2], target.partition("#")[0]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return Origin(secure, parts.hostname or "", port), authority.rpartition("@")[2], target
