@@ -6,6 +6,7 @@ Rules of this file:
 2. The bytes that were evaluated are the bytes that are forwarded: path, query and body are never rebuilt.
 3. A body that can't be read can't be decided on, and is refused: unknown content types, encoded bodies.
 4. Every allowed call is completed exactly once, whatever happens to the client or the upstream.
+5. Anything unforeseen before a decision is a recorded refusal: it never opens a door.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstream
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 _CREDENTIAL: Final = frozenset((401, 407))
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
+_CUT_OFF: Final = Fault(code=Code.REQUEST_MALFORMED, note="a number sign in the query: whoever sends it on ends there")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 
 _log = logging.getLogger("whygate.http")
@@ -83,18 +85,14 @@ class HttpEdge:
             await self._unreadable(exchange, status)
             return
         tool = self._tools.get(tool_name)
-        principal, fault = await self._identify(exchange)
-        faults = [fault] if fault is not None else []
         try:
-            # Of somebody who is nobody to us, nothing is read but the headers.
-            body = b"" if fault is not None else await self._read(exchange, faults)
+            asked = await self._ask(tool, rest, exchange)
         except ClientGone:
             return
-        if fault is not None:
-            await exchange.discard()
-        faults += self._doubts(exchange)
-        call = await aside(len(body), _call, exchange, tool, rest, body, (principal, faults))
-        admission = await self._gate.admit(call)
+        except Exception:  # noqa: BLE001  # rule 5: nothing of it reaches the caller
+            _log.exception("a request could not be read in an unforeseen way")
+            asked = await self._gate.admit(_unread(exchange)), b""
+        admission, body = asked
         if not admission.allowed or tool is None:
             await self._refuse(exchange, admission.answer)
             return
@@ -107,8 +105,21 @@ class HttpEdge:
         call = ToolCall(protocol="http", method="_other", client=exchange.client, faults=(fault,))
         await self._refuse(exchange, (await self._gate.admit(call)).answer)
 
+    async def _ask(self, tool: HttpTool | None, rest: bytes, exchange: Exchange) -> tuple[Admission, bytes]:
+        """The decision about the request, and its body. Raises ``ClientGone``."""
+        principal, fault = await self._identify(exchange)
+        faults = [fault] if fault is not None else []
+        # Of somebody who is nobody to us, nothing is read but the headers.
+        body = b"" if fault is not None else await self._read(exchange, faults)
+        if fault is not None:
+            await exchange.discard()
+        faults += self._doubts(exchange)
+        call = await aside(len(body), _call, exchange, tool, rest, body, (principal, faults))
+        return await self._gate.admit(call), body
+
     def _doubts(self, exchange: Exchange) -> list[Fault]:
-        return [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]
+        found = [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]
+        return [*found, _CUT_OFF] if b"#" in exchange.query else found
 
     async def _read(self, exchange: Exchange, faults: list[Fault]) -> bytes:
         try:
@@ -219,6 +230,13 @@ def _call(
         faults=tuple(faults),
         hints=from_headers(exchange),
     )
+
+
+def _unread(exchange: Exchange) -> ToolCall:
+    """What is asked where nothing of it could be read: refused, whoever it was."""
+    fault = Fault(code=Code.INTERNAL_ERROR)
+    method = exchange.method if exchange.method in _METHODS else "_other"
+    return ToolCall(protocol="http", method=method, client=exchange.client, faults=(fault,))
 
 
 def _media(exchange: Exchange) -> str:
