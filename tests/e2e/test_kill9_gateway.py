@@ -98,7 +98,7 @@ async def test_no_acknowledged_call_is_lost_and_no_tool_saw_an_unrecorded_one(tm
     """Twenty kills under load: every answer's decision is there, every request at the tool belongs to a decision that
     allowed it, the chain of numbers has no gap, and each call that was cut off is recorded as unknown exactly once.
     """
-    chance = random.Random(2211)  # noqa: S311  # when to kill is no secret, and should repeat
+    chance = random.Random(2211)
     with serving(BillingServer("the-gateways-own-secret")) as billing:
         world = World(tmp_path, billing)
         for _ in range(ROUNDS):
