@@ -26,7 +26,7 @@ from whygate.mcp.envelope import DECIDED
 
 _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 _NEVER_UP: Final = ("cookie", "x-api-key", "x_api_key", "proxy-authorization", "tracestate", "baggage", "forwarded", "origin")
-_OURS_IN_BODY: Final = re.compile(rb"dev\.whygate/|\"(?:tracestate|baggage)\"")
+_OURS_IN_BODY: Final = re.compile(rb"\"(?:dev\.whygate/|(?:tracestate|baggage)\")")
 METADATA: Final = b"/.well-known/oauth-protected-resource"
 
 
@@ -162,12 +162,13 @@ def _same_message(call: ToolCall, admission: Admission, sent: Sent) -> None:
             assert params["name"] == call.tool.name, f"another tool as read by: {name}"
             assert readers.same(params.get("arguments", {}), fold(call.args)), f"other arguments as read by: {name}"
         assert params["_meta"]["traceparent"] == admission.traceparent
+        assert [key.strip().casefold() for key in params["_meta"]].count("traceparent") == 1
 
 
 def _plain_meta(body: bytes) -> bytes:
     """The ``_meta`` of what was sent, without what lies deeper."""
     meta = readers.last_wins(body).get("params", {}).get("_meta", {})
-    return json.dumps(dict.fromkeys(meta, 0)).encode()
+    return json.dumps([key.strip().casefold() for key in meta]).encode()
 
 
 def _same_request(call: ToolCall, sent: Sent) -> None:

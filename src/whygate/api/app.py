@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from litestar import Litestar, Request, Response, get, post
+from litestar import Litestar, Request, Response, Router, get, post
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
 from whygate.api import policies
-from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, refused, unrecorded
+from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, checked, refused, unrecorded
 from whygate.core import ids
 from whygate.core.calls import TraceParent
 from whygate.core.identity import Principal
@@ -110,7 +111,7 @@ def create_app(around: Operators) -> Litestar:
         text, content_type = around.metrics()
         return Response(text, media_type=content_type)
 
-    return Litestar(
+    app = Litestar(
         [open_task, *policies.handlers(guard, around.reloader), healthz, readyz, metrics],
         openapi_config=_described(),
         exception_handlers={
@@ -122,12 +123,28 @@ def create_app(around: Operators) -> Litestar:
         # Our own logging stands; Litestar's would print a trace for every bad request.
         logging_config=None,
     )
+    return checked(app)
 
 
 def _described() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="API key or JWT")
     components = Components(security_schemes={"bearer": bearer})
-    return OpenAPIConfig(title="whygate", version=__version__, path="/schema", components=components)
+    # The document alone: Litestar's pages about it would run scripts from elsewhere at the operators' own address.
+    plugins = [JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin(path="/openapi.yaml")]
+    return OpenAPIConfig(
+        title="whygate",
+        version=__version__,
+        components=components,
+        render_plugins=plugins,
+        openapi_router=Router("/schema", route_handlers=[], after_request=_no_page, include_in_schema=False),
+    )
+
+
+def _no_page(response: Response[Any]) -> Response[Any]:
+    """Litestar answers other paths below the document's with a page of its own; here they are not found like all others."""
+    if response.status_code != 404:
+        return response
+    return Response({"type": "about:blank", "title": "Not Found", "status": 404}, status_code=404, media_type=PROBLEM)
 
 
 def _explain(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
