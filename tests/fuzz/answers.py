@@ -27,7 +27,7 @@ def told(choice: int, mcp: bool, body: bytes) -> Told:
     if choice < 20:
         return Told(0, [], (), UpstreamError(Code.UPSTREAM_FAILED, "down", sent=False))
     if choice < 40:
-        return Told(200, _JSON, (b'{"jsonrpc":"2.0",', ), UpstreamError(Code.UPSTREAM_TIMEOUT, "broke off"))
+        return Told(200, _JSON, (b'{"jsonrpc":"2.0",',), UpstreamError(Code.UPSTREAM_TIMEOUT, "broke off"))
     if choice < 60:
         return Told((401, 407, 403, 404, 500, 503)[choice % 6], _CHEEKY, (b'{"error": "no"}',))
     if choice < 75:

@@ -25,7 +25,16 @@ from whygate.flow.ports import Admission
 from whygate.mcp.envelope import DECIDED
 
 _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
-_NEVER_UP: Final = ("cookie", "x-api-key", "x_api_key", "proxy-authorization", "tracestate", "baggage", "forwarded", "origin")
+_NEVER_UP: Final = (
+    "cookie",
+    "x-api-key",
+    "x_api_key",
+    "proxy-authorization",
+    "tracestate",
+    "baggage",
+    "forwarded",
+    "origin",
+)
 _OURS_IN_BODY: Final = re.compile(rb"\"(?:dev\.whygate/|(?:tracestate|baggage)\")")
 METADATA: Final = b"/.well-known/oauth-protected-resource"
 

@@ -183,7 +183,9 @@ def _routing(chance: Random, method: str, params: Obj, *, modern: bool) -> list[
         made = [("mcp-protocol-version", "2026-07-28" if modern else "2025-11-25"), ("mcp-method", method)]
         values = dict(params)
         named = values.get("name", values.get("uri", values.get("taskId")))
-        if (isinstance(named, str) and named.isprintable() and method in ("tools/call", "prompts/get", "resources/read")) or (isinstance(named, str) and method.startswith("tasks/")):
+        if (
+            isinstance(named, str) and named.isprintable() and method in ("tools/call", "prompts/get", "resources/read")
+        ) or (isinstance(named, str) and method.startswith("tasks/")):
             made.append(("mcp-name", named))
     if not modern and chance.random() < 0.5:
         made.append(("mcp-session-id", chance.choice(SESSIONS)))

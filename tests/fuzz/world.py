@@ -147,7 +147,9 @@ class World:
         http = HttpEdge(wiring.http_tools(config, catalogue, documents), door, self.gate, origins, metadata)
         http._upstreams = _Pool(self)  # type: ignore[assignment]  # a fake pool
         servers = wiring.mcp_servers(config)
-        mcp = McpEdge(servers, door, self.gate, catalogue, origins=origins, resource_metadata=metadata + "/mcp/{server}")
+        mcp = McpEdge(
+            servers, door, self.gate, catalogue, origins=origins, resource_metadata=metadata + "/mcp/{server}"
+        )
         wire.Process, process = _process(self), wire.Process  # type: ignore[misc]  # a fake process
         watch.GRACE_S, grace = 0.0, watch.GRACE_S  # type: ignore[misc]  # nobody has time
         await mcp.start()
@@ -296,7 +298,9 @@ class _Sending:
             raise answer.fails
         return _Answer(answer)
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 

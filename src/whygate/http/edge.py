@@ -39,6 +39,8 @@ _CREDENTIAL: Final = frozenset((401, 407))
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _CUT_OFF: Final = Fault(code=Code.REQUEST_MALFORMED, note="a number sign in the query: whoever sends it on ends there")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+_ALLOW: Final = (b"allow", ", ".join(sorted(_METHODS)).encode())
+"""RFC 9110 section 15.5.6: on every 405."""
 
 _log = logging.getLogger("whygate.http")
 
@@ -136,6 +138,8 @@ class HttpEdge:
 
     async def _refuse(self, exchange: Exchange, answer: Answer) -> None:
         headers = [_PROBLEM, *refusal_headers(answer, self._resource_metadata)]
+        if answer.code is Code.REQUEST_METHOD_UNKNOWN:
+            headers.append(_ALLOW)
         await exchange.respond(status_of(answer.code), headers, problem(answer))
 
     async def _forward(

@@ -33,8 +33,12 @@ class Row(NamedTuple):
 
 AGENTS: Final = (
     Row("/mcp/{server}", ("POST", "GET", "DELETE"), Who.CALLERS, "one MCP server"),
-    Row("/http/{tool}/{rest:path}", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), Who.CALLERS, "a plain HTTP tool"),
-    Row("/.well-known/oauth-protected-resource", ("GET",), Who.ANYBODY, "who issues tokens for this gateway (RFC 9728)"),
+    Row(
+        "/http/{tool}/{rest:path}", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), Who.CALLERS, "a plain HTTP tool"
+    ),
+    Row(
+        "/.well-known/oauth-protected-resource", ("GET",), Who.ANYBODY, "who issues tokens for this gateway (RFC 9728)"
+    ),
     Row("/.well-known/oauth-protected-resource/{rest:path}", ("GET",), Who.ANYBODY, "the same for one address"),
 )
 """The listener that agents reach."""
