@@ -269,15 +269,14 @@ class _Pool:
         self._real = Upstreams()
 
     def send(self, method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes) -> "_Sending":
-        stream = self._real.send(method, url, headers, body)._stream
-        built = stream.body
-        return _Sending(
-            self._world,
-            stream.method,
-            str(stream.url),
-            list(headers),
-            b"" if built is None else bytes(built.copy_bytes() or b""),
-        )
+        sending = self._real.send(method, url, headers, body)
+        head, _, rest = sending._request.partition(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").split("\r\n")
+        got = [(name.lower(), value) for name, _, value in (each.partition(": ") for each in lines)]
+        verb, target, version = line.split(" ")
+        assert version == "HTTP/1.1"
+        assert [value for name, value in got if name == "content-length"] in ([], [str(len(rest))])
+        return _Sending(self._world, verb, f"http://{dict(got)['host']}{target}", got, rest)
 
     async def close(self) -> None:
         """Nothing was opened."""

@@ -50,9 +50,7 @@ def _plain(decision: Decision, policies: PolicySet) -> Decision:
     args=json_args,
     tool=tools | st.none(),
     principal=principals | st.just(ANONYMOUS),
-    found=faults,
-    public=st.booleans(),
-    task=st.booleans(),
+    gates=st.tuples(faults, st.booleans(), st.booleans()),
     sets=st.tuples(enforced, shadows),
 )
 @settings(max_examples=400, deadline=None)
@@ -60,12 +58,11 @@ def test_a_set_decides_alike_with_and_without_its_shadow_policies(
     args: dict[str, Any],
     tool: Tool | None,
     principal: Principal,
-    found: tuple[Fault, ...],
-    public: bool,
-    task: bool,
+    gates: tuple[tuple[Fault, ...], bool, bool],
     sets: tuple[Any, Any],
 ) -> None:
     """Outcome, reason, the rule that decided, what is required and what is claimed: all the same, whatever is in shadow."""
+    found, public, task = gates
     without, with_shadow = set_of(sets[0]), set_of([*sets[0], *sets[1]])
     facts = FACTS if task else Facts(now=NOW, task=None)
     asked = call(args, tool=tool, who=principal, faults=found, public=public)

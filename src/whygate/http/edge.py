@@ -21,9 +21,10 @@ from whygate.core.identity import ANONYMOUS, Principal
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
+from whygate.http.redirects import through_the_gateway
 from whygate.http.routes import Route, Router, merge, query_of
 from whygate.http.signature import Signature
-from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
+from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, BodyUnreadable, ClientGone, Exchange, Header
 from whygate.transport.aside import aside
 from whygate.transport.callers import identify
 from whygate.transport.headers import downward, upward
@@ -130,6 +131,8 @@ class HttpEdge:
             faults.append(Fault(code=Code.REQUEST_TOO_LARGE, note=f"the cap is {BODY_CAP_BYTES} bytes"))
         except BodyTooSlow:
             faults.append(Fault(code=Code.REQUEST_MALFORMED, note="the body did not come in time"))
+        except BodyUnreadable:
+            faults.append(Fault(code=Code.REQUEST_MALFORMED, note="the body's framing can't be read"))
         return b""
 
     async def _identify(self, exchange: Exchange) -> tuple[Principal, Fault | None]:
@@ -152,7 +155,7 @@ class HttpEdge:
         done = Completion(code=Code.UPSTREAM_FAILED, error="cancelled", is_error=True)
         try:
             async with self._upstreams.send(exchange.method, url, headers, body) as response:
-                done = await self._relay(exchange, response, admission)
+                done = await self._relay(exchange, response, admission, _location(tool, url, response))
         except UpstreamError as failed:
             done = Completion(code=failed.code, error=failed.code.value, is_error=True)
             await self._tell_failure(exchange, admission, failed)
@@ -164,13 +167,16 @@ class HttpEdge:
         finally:
             self._gate.complete(admission, done)
 
-    async def _relay(self, exchange: Exchange, response: UpstreamResponse, admission: Admission) -> Completion:
+    async def _relay(
+        self, exchange: Exchange, response: UpstreamResponse, admission: Admission, location: list[Header]
+    ) -> Completion:
         """Pass the upstream's answer on as it comes. A client that leaves ends the upstream's answer, too."""
         if response.status in _CREDENTIAL:
             # About our credential, which may be quoted in it; the agent would take it for its own.
             _log.warning("%s: did not take the gateway's credential (%d)", admission.call.server, response.status)
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool did not take the gateway's credential")
-        await exchange.start(response.status, [*downward(response.headers), *answer_headers(admission.answer)])
+        headers = [*downward(response.headers), *location, *answer_headers(admission.answer)]
+        await exchange.start(response.status, headers)
         seen = self._gate.hasher()
         size = 0
         gone = asyncio.ensure_future(exchange.gone())
@@ -234,6 +240,13 @@ def _call(
         faults=tuple(faults),
         hints=from_headers(exchange),
     )
+
+
+def _location(tool: HttpTool, asked: str, response: UpstreamResponse) -> list[Header]:
+    """The ``location`` of an answer, as the agent gets it."""
+    found = [value for name, value in response.headers if name.lower() == "location"]
+    passed = through_the_gateway(tool.name, tool.url, asked, found[0]) if len(found) == 1 else None
+    return [] if passed is None else [(b"location", passed.encode("ascii"))]
 
 
 def _unread(exchange: Exchange) -> ToolCall:

@@ -21,7 +21,9 @@ from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable
 
 _PARAMETER: Final = re.compile(r"^\{([A-Za-z_][A-Za-z0-9_.-]*)\}$")
-_SUSPECT: Final = re.compile(rb"%(?:2f|5c|00|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;#?\x00-\x20\x7f-\xff]", re.IGNORECASE)
+_SUSPECT: Final = re.compile(
+    rb"%(?:2f|5c|[01][0-9a-f]|7f|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;#?\x00-\x20\x7f-\xff]", re.IGNORECASE
+)
 _NEEDLESS: Final = re.compile(rb"%(?:2d|2e|3[0-9]|4[1-9a-f]|5[0-9a]|5f|6[1-9a-f]|7[0-9a]|7e)", re.IGNORECASE)
 """Letters, digits and the like, percent-encoded (RFC 3986 section 2.3)."""
 MAX_QUERY_FIELDS: Final = 256

@@ -38,7 +38,7 @@ from whygate.mcp.sessions import Bindings
 from whygate.mcp.splices import upward as spliced
 from whygate.mcp.stdio import StdioBackend
 from whygate.mcp.watch import Watch
-from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, ClientGone, Exchange
+from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, BodyUnreadable, ClientGone, Exchange
 from whygate.transport.aside import aside
 from whygate.transport.callers import identify
 from whygate.transport.headers import downward, upward
@@ -169,12 +169,14 @@ class McpEdge:
             return Wrong(Code.REQUEST_TOO_LARGE, f"the cap is {BODY_CAP_BYTES} bytes")
         except BodyTooSlow:
             return Wrong(Code.REQUEST_MALFORMED, "the body did not come in time")
+        except BodyUnreadable:
+            return Wrong(Code.REQUEST_MALFORMED, "the body's framing can't be read")
         if server_name not in self._servers:
             return Wrong(Code.REQUEST_SERVER_UNKNOWN, "no MCP server of this name", rpc=REFUSED)
         turn.server = server_name
         if exchange.method not in _METHODS:
             return Wrong(Code.REQUEST_METHOD_UNKNOWN, "not a method of MCP's transport", rpc=METHOD_NOT_FOUND)
-        if (doubt := second_reading(exchange)) is not None:
+        if (doubt := second_reading(exchange, json_only=exchange.method == "POST")) is not None:
             return Wrong(doubt.code, doubt.note)
         if exchange.method != "POST":
             if turn.body:

@@ -34,6 +34,8 @@ _LENGTH: Final = re.compile(r"[0-9]{1,19}")
 
 
 _NOBODYS: Final = Load()
+BODY_UNREADABLE: Final = "whygate.body_unreadable"
+"""In an ``http.disconnect``: the client may well be there, but what it sends is no HTTP."""
 
 
 class BodyTooLarge(Exception):
@@ -42,6 +44,10 @@ class BodyTooLarge(Exception):
 
 class BodyTooSlow(Exception):
     """The request's body did not come whole within ``BODY_S``. Nothing of it was used."""
+
+
+class BodyUnreadable(Exception):
+    """The body's framing can't be read any further. Nothing of it was used."""
 
 
 class ClientGone(Exception):
@@ -103,8 +109,8 @@ class Exchange:
         return next(value for key, value in self.headers if key == name).decode("latin-1")
 
     async def body(self, cap_bytes: int) -> bytes:
-        """The whole body. Raises ``BodyTooLarge`` above the cap, ``BodyTooSlow``, and ``ClientGone`` where it never came
-        whole.
+        """The whole body. Raises ``BodyTooLarge`` above the cap, ``BodyTooSlow``, ``BodyUnreadable``, and ``ClientGone`` where
+        it never came whole.
         """
         arrived = self.scope.get(ARRIVED)
         if arrived is not None and (body := arrived(cap_bytes)) is not None:
@@ -135,7 +141,7 @@ class Exchange:
             raise BodyTooLarge
         message = await self._receive()
         if message["type"] != "http.request":
-            raise ClientGone
+            raise _broken(message)
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
             if len(body) > cap_bytes:
@@ -146,7 +152,7 @@ class Exchange:
         while message.get("more_body", False):
             message = await self._receive()
             if message["type"] != "http.request":
-                raise ClientGone
+                raise _broken(message)
             part = message.get("body", b"")
             size += len(part)
             if size > cap_bytes:
@@ -196,3 +202,8 @@ class Exchange:
     async def end(self) -> None:
         """End a streamed response."""
         await self._send({"type": "http.response.body", "body": b""})
+
+
+def _broken(message: Message) -> Exception:
+    """Why there is no more of a body."""
+    return BodyUnreadable() if BODY_UNREADABLE in message else ClientGone()

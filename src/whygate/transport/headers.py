@@ -11,7 +11,8 @@ Rules of this file:
 5. Names are compared with ``_`` for ``-``: CGI and WSGI make one of both, so ``X_Api_Key`` could take the injected
    credential's place.
 6. ``connection`` can't name away what the body is read by: its type, and MCP's own headers.
-7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us.
+7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us. So does
+   where it would send that client on: the plain HTTP edge writes a ``location`` of its own (``http.redirects``).
 """
 
 import functools
@@ -33,7 +34,7 @@ _NEVER_UP: Final = _HOP_BY_HOP | frozenset(
 )  # fmt: skip
 _NEVER_DOWN: Final = _HOP_BY_HOP | frozenset(
     (b"content-length", b"set-cookie", b"www-authenticate", b"proxy-authenticate", b"proxy-authentication-info",
-     b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date")
+     b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date", b"location")
 )  # fmt: skip
 _NONE: Final[frozenset[bytes]] = frozenset()
 _OURS: Final = b"whygate-"

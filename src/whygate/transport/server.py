@@ -232,6 +232,10 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        version = self._parser.get_http_version()
+        if version != "1.1" and (version != "1.0" or any(name == b"transfer-encoding" for name, _ in self._headers)):
+            # Chunks are no part of HTTP/1.0: whoever stands before us may have cut them otherwise (RFC 9112 section 6.1).
+            raise _Unreadable(400 if version == "1.0" else 505)
         path, _, query = self._url.partition(b"?")
         scope = self._scope(path, query)
         turn = Turn(self, scope, ends=not self._parser.should_keep_alive())
@@ -316,7 +320,7 @@ class Connection(asyncio.Protocol):
             asking.whole()
             self._begin(asking)
         elif self._reading is asking:
-            asking.disconnect()  # its body will never be whole
+            asking.disconnect(unreadable=True)  # its body will never be whole
 
     def _deaf(self) -> None:
         """Nothing that still comes is looked at."""

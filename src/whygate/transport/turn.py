@@ -7,12 +7,13 @@ import asyncio
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from whygate.transport.asgi import Header, Message, Scope
+from whygate.transport.asgi import BODY_UNREADABLE, Header, Message, Scope
 
 _LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 _BODILESS: Final = frozenset((204, 304))
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _GONE: Final[Message] = {"type": "http.disconnect"}
+_UNREADABLE: Final[Message] = {"type": "http.disconnect", BODY_UNREADABLE: True}
 
 
 class Outlet(Protocol):
@@ -36,7 +37,18 @@ class Turn:
     """One request and its response: ASGI's ``receive`` and ``send``."""
 
     __slots__ = (
-        *("_chunked", "_complete", "_connection", "_expects", "_head", "_parts", "_size", "_taken", "_waiter"),
+        *(
+            "_chunked",
+            "_complete",
+            "_connection",
+            "_expects",
+            "_head",
+            "_parts",
+            "_size",
+            "_taken",
+            "_unreadable",
+            "_waiter",
+        ),
         *("answered", "begun", "ends", "left", "scope"),
     )
 
@@ -50,6 +62,7 @@ class Turn:
         self._complete = self._taken = False
         self.left = False
         """The client has, or what it sends can't be read on."""
+        self._unreadable = False
         self._waiter: asyncio.Future[None] | None = None
         self._head: Message | None = None
         self._chunked = False
@@ -70,8 +83,9 @@ class Turn:
         self._complete = True
         self._wake()
 
-    def disconnect(self) -> None:
+    def disconnect(self, *, unreadable: bool = False) -> None:
         self.left = True
+        self._unreadable = unreadable
         self._wake()
 
     def arrived(self, cap_bytes: int) -> bytes | None:
@@ -99,7 +113,7 @@ class Turn:
                     self._connection.go_on()
                 return {"type": "http.request", "body": body, "more_body": not self._complete}
             if self.left or self.answered:
-                return _GONE
+                return _UNREADABLE if self._unreadable else _GONE
             self._waiter = self._connection.future()
             try:
                 await self._waiter
