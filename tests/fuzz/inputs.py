@@ -64,6 +64,8 @@ CALLS: Final = (
     ("HEAD", "/billing/invoices/1042", "", ""),
     ("PATCH", "/billing/notes/7/text", "", '{"text": "new"}'),
     ("GET", "/typed/invoices", "limit=5&paid=true&tag=a&tag=b&ids=1,2,3", ""),
+    ("GET", "/typed/invoices", "limit=5&tag=a%2Cb", ""),
+    ("GET", "/typed/invoices", "tag=%ff", ""),
     ("GET", "/typed/invoices/1042", "", ""),
     ("POST", "/typed/invoices/1042/refund", "", '{"amount_cents": 4500, "note": "late"}'),
     ("POST", "/typed/invoices/1042/refund", "", '{"amount_cents": 4500, "lines": [{"sku": "a", "n": 1}]}'),
@@ -156,6 +158,8 @@ def _mcp(chance: Random, known: Known) -> Input:
 
 def _meta(chance: Random, known: Known, *, modern: bool) -> Obj:
     meta = obj(META) if modern else Obj()
+    if modern and chance.random() < 0.03:
+        meta = obj({**META, "io.modelcontextprotocol/protocolVersion": "2027-01-01"})
     if chance.random() < 0.1:
         meta.append(("progressToken", chance.choice((7, "p"))))
     if chance.random() < 0.15:
@@ -180,7 +184,9 @@ def _meta(chance: Random, known: Known, *, modern: bool) -> Obj:
 def _routing(chance: Random, method: str, params: Obj, *, modern: bool) -> list[tuple[str, str]]:
     made = []
     if modern or chance.random() < 0.1:
-        made = [("mcp-protocol-version", "2026-07-28" if modern else "2025-11-25"), ("mcp-method", method)]
+        meta = dict(dict(params).get("_meta", ()))
+        version = meta.get("io.modelcontextprotocol/protocolVersion", "2025-11-25")
+        made = [("mcp-protocol-version", version), ("mcp-method", method)]
         values = dict(params)
         named = values.get("name", values.get("uri", values.get("taskId")))
         if (

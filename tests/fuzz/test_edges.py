@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz.checks import check
 from tests.fuzz.inputs import Input, one
 from tests.fuzz.setting import HOST, KEY
-from tests.fuzz.world import World
+from tests.fuzz.world import Ran, World
 
 from whygate.http import routes
 from whygate.mcp import envelope
@@ -30,9 +30,12 @@ class Fuzzing:
         self._runner = asyncio.Runner()
         self.world = self._runner.run(World.make(folder))
 
+    def run(self, given: Input) -> Ran:
+        return self._runner.run(self.world.run(given))
+
     def throw(self, given: Input) -> str:
         """The outcome, or ``AssertionError``."""
-        return check(self.world, self._runner.run(self.world.run(given)))
+        return check(self.world, self.run(given))
 
     def throw_all(self, count: int) -> set[str]:
         """The same ones each time; the outcomes there were."""

@@ -16,10 +16,10 @@ from whygate.core.calls import Fault
 from whygate.core.reasons import Code
 from whygate.transport.asgi import Exchange
 
-_REFUSED: Final = frozenset(
+_OVERRIDES: Final = frozenset(
     (b"x-http-method-override", b"x-method-override", b"x-http-method", b"x-original-method",
      b"x-original-url", b"x-original-uri", b"x-rewrite-url", b"x-forwarded-uri", b"x-forwarded-path",
-     b"x-forwarded-prefix", b"x-override-url", b"upgrade")
+     b"x-forwarded-prefix", b"x-override-url")
 )  # fmt: skip
 _PLAIN: Final = frozenset(
     (b"host", b"authorization", b"accept", b"user-agent", b"content-length", b"connection", b"mcp-session-id",
@@ -40,12 +40,10 @@ def second_reading(exchange: Exchange, *, json_only: bool = False) -> Fault | No
         if name in _PLAIN:
             continue
         plain = name.replace(b"_", b"-")
-        if plain in _REFUSED:
-            if plain == b"upgrade":
-                if value.strip().lower() == b"h2c":
-                    continue
-                return Fault(code=Code.REQUEST_MALFORMED, note="a change of protocol is asked for")
+        if plain in _OVERRIDES:
             return Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method or the path")
+        if plain == b"upgrade" and value.strip().lower() != b"h2c":
+            return Fault(code=Code.REQUEST_MALFORMED, note="a change of protocol is asked for")
         if plain == b"content-type":
             types.append(value.decode("latin-1"))
         elif plain == b"content-encoding":
