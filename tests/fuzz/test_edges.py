@@ -92,6 +92,15 @@ def _request(method: str = "GET", target: bytes = b"/http/billing/invoices/1042"
         (_request(target=b"/http/billing/customers/e%78port"), "blocked request.path_ambiguous"),
         (_request(target=b"/http/billing/invoices/10%2D42"), "permitted role.permitted"),
         (_request(target=b"/http/billing/invoices/1042#x"), "blocked request.path_ambiguous"),
+        (
+            _request(
+                "POST",
+                b"/mcp/piped",
+                body=b'{"jsonrpc":"2.0","method":"initialize","params":{}}',
+                headers=[(b"content-type", b"application/json")],
+            ),
+            "passed",
+        ),
     ],
 )
 def test_what_was_found_once_stays_mended(fuzzing: Fuzzing, given_input: Input, outcome: str) -> None:
