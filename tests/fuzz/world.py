@@ -308,6 +308,7 @@ class _Answer:
         self._answer = answer
         self.status = answer.status
         self.headers = answer.headers
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in answer.headers]
         self.media_type = dict(answer.headers).get("content-type", "").partition(";")[0].strip().lower()
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -244,8 +244,8 @@ def _call(
 
 def _location(tool: HttpTool, asked: str, response: UpstreamResponse) -> list[Header]:
     """The ``location`` of an answer, as the agent gets it."""
-    found = [value for name, value in response.headers if name.lower() == "location"]
-    passed = through_the_gateway(tool.name, tool.url, asked, found[0]) if len(found) == 1 else None
+    found = [value for name, value in response.raw_headers if name == b"location"]
+    passed = through_the_gateway(tool.name, tool.url, asked, found[0].decode("latin-1")) if len(found) == 1 else None
     return [] if passed is None else [(b"location", passed.encode("ascii"))]
 
 
