@@ -15,7 +15,9 @@ from tests.fuzz.inputs import Input, one
 from tests.fuzz.setting import HOST, KEY
 from tests.fuzz.world import Ran, World
 
+from whygate.http import edge as http_edge
 from whygate.http import routes
+from whygate.mcp import edge as mcp_edge
 from whygate.mcp import envelope
 from whygate.mcp.edge import McpEdge
 from whygate.transport import headers as crossing
@@ -155,3 +157,28 @@ def test_a_gateway_that_is_broken_is_found_out(
     sabotage(monkeypatch, fuzzing.world)
     with pytest.raises(AssertionError, match=told):
         fuzzing.throw_all(3 * INPUTS)
+
+
+@pytest.mark.parametrize(
+    "given_input",
+    [_request(), _request("POST", b"/mcp/up", body=b"{}", headers=[(b"content-type", b"application/json")])],
+    ids=["http", "mcp"],
+)
+def test_what_nobody_foresaw_is_a_recorded_refusal(
+    fuzzing: Fuzzing, monkeypatch: pytest.MonkeyPatch, given_input: Input
+) -> None:
+    """Over both edges: a bare 500 with its reason and its record, a line in the log, and nothing at the tool."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("with a secret in it")
+
+    monkeypatch.setattr(http_edge, "second_reading", broken)
+    monkeypatch.setattr(mcp_edge, "second_reading", broken)
+    ran = fuzzing.run(given_input)
+    assert (ran.status, ran.headers["whygate-reason"]) == (500, "internal.error")
+    assert b"secret" not in ran.body
+    assert ran.sent == []
+    assert [record["reason"]["code"] for leaf in ran.leaves if "reason" in (record := json.loads(leaf))] == [
+        "internal.error"
+    ]
+    assert "unforeseen" in ran.logged[0]

@@ -253,7 +253,7 @@ def _unread(exchange: Exchange) -> ToolCall:
     """What is asked where nothing of it could be read: refused, whoever it was."""
     fault = Fault(code=Code.INTERNAL_ERROR)
     method = exchange.method if exchange.method in _METHODS else "_other"
-    return ToolCall(protocol="http", method=method, client=exchange.client, faults=(fault,))
+    return ToolCall(protocol="http", method=method, public=True, client=exchange.client, faults=(fault,))
 
 
 def _media(exchange: Exchange) -> str:
