@@ -2,7 +2,7 @@
 # Another Python:  make PYTHON=python3.13 test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench jaeger conformance lock clean
+.PHONY: help setup demo test soak check format bench jaeger conformance lock clean
 .DELETE_ON_ERROR:
 
 # The first Python on the path that is new enough; if there is none, python3 itself gets to say so.
@@ -29,6 +29,9 @@ demo: $(READY) ## See it at work: gateway, agent, tools and a few decisions, on 
 
 test: $(READY) $(READY_MCP1) ## Run every test; T="-k name" picks some
 	@$(VENV)/bin/python -m pytest $(T)
+
+soak: $(READY) ## What takes too long for each run: a million inputs, 200 kills, the API by its document; S="--inputs N" changes it
+	@$(VENV)/bin/python -m tests.soak $(S)
 
 check: $(READY) ## Lint, formatting and types
 	$(VENV)/bin/ruff check .

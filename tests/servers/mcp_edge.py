@@ -96,6 +96,9 @@ class Seen:
 
     def __init__(self, scope: Scope, body: bytes) -> None:
         self.method: str = scope["method"]
+        self.target: bytes = (scope.get("raw_path") or scope["path"].encode()) + (
+            b"?" + scope["query_string"] if scope.get("query_string") else b""
+        )
         self.raw_headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         self.body = body

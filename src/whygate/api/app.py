@@ -7,20 +7,20 @@ Rules of this file:
 2. The same may look at policies and have them reloaded. A refusal is decided and recorded like one at the edges.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
 from whygate.api import policies
-from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, refused, unrecorded
+from whygate.api.document import described
+from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, checked, refused, unrecorded
 from whygate.core import ids
 from whygate.core.calls import TraceParent
 from whygate.core.identity import Principal
@@ -28,6 +28,9 @@ from whygate.core.instants import from_us
 from whygate.flow.ports import Gate, Identifier, LedgerUnavailable
 from whygate.flow.reloading import Reloader
 from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
+from whygate.transport import access
+
+_log = logging.getLogger("whygate.api")
 
 Selector = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$", examples=["role:support"])]
 Label = Annotated[str, Field(max_length=128, pattern=r"^[\x21-\x7e]*$")]
@@ -110,33 +113,39 @@ def create_app(around: Operators) -> Litestar:
         text, content_type = around.metrics()
         return Response(text, media_type=content_type)
 
-    return Litestar(
+    app = Litestar(
         [open_task, *policies.handlers(guard, around.reloader), healthz, readyz, metrics],
-        openapi_config=_described(),
+        openapi_config=described(TaskRequest),
         exception_handlers={
             HTTPException: _explain,
             RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
             Refused: lambda _, found: refused(found.answer, around.resource_metadata),
+            Exception: _unforeseen,
         },
         request_max_body_size=256 * 1024,
         # Our own logging stands; Litestar's would print a trace for every bad request.
         logging_config=None,
     )
+    return checked(app)
 
 
-def _described() -> OpenAPIConfig:
-    bearer = SecurityScheme(type="http", scheme="bearer", description="API key or JWT")
-    components = Components(security_schemes={"bearer": bearer})
-    return OpenAPIConfig(title="whygate", version=__version__, path="/schema", components=components)
-
-
-def _explain(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+def _explain(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """A bad request to this listener: what is wrong, as a problem document."""
     body: dict[str, Any] = {"type": "about:blank", "title": error.detail, "status": error.status_code}
     extra = getattr(error, "extra", None)
     if isinstance(extra, list):
         body["errors"] = [{"key": one.get("key", ""), "message": one.get("message", "")} for one in extra]
-    return Response(body, status_code=error.status_code, media_type=PROBLEM)
+    path = "/" + request.url.path.strip("/")
+    methods = ", ".join(method for row in access.OPERATORS if row.path == path for method in row.methods)
+    headers = {"allow": methods} if error.status_code == 405 else {}
+    return Response(body, status_code=error.status_code, media_type=PROBLEM, headers=headers)
+
+
+def _unforeseen(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """What nobody thought of: told to the log, and to the caller only that it was so."""
+    _log.error("a request failed in an unforeseen way", exc_info=error)
+    body = {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+    return Response(body, status_code=500, media_type=PROBLEM)
 
 
 __all__ = ["Operators", "TaskRequest", "create_app"]

@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from litestar import Response
+from litestar import Litestar, Response
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 
 from whygate.core.calls import Fault, ToolCall
 from whygate.core.identity import ANONYMOUS, IdentityType, Principal
 from whygate.core.reasons import Code
 from whygate.flow.ports import Answer, Gate, Identifier
+from whygate.transport import access
 from whygate.transport.callers import identify
 from whygate.transport.refusals import problem, refusal_headers, status_of
 
@@ -75,6 +77,30 @@ class Guard:
             protocol="whygate", method=method, public=True, principal=caller, client=client, faults=(fault,)
         )
         return (await self.gate.admit(call)).answer
+
+
+def checked(app: Litestar) -> Litestar:
+    """``app``, if each of its paths has a row in ``transport.access``, and a guard where the row is not for anybody.
+
+    Raises ``LookupError``: a path that nobody thought about is not served.
+    """
+    for route in app.routes:
+        if not isinstance(route, HTTPRoute):
+            raise LookupError(f"{route.path} is no plain HTTP: no row")  # noqa: TRY004  not its type is wrong
+        for method, (handler, _) in route.route_handler_map.items():
+            if method == "OPTIONS" and handler.handler_name == "options_handler":
+                continue  # Litestar's own: names a path's methods, to anybody
+            if route.path == _NOT_THERE:
+                continue  # answers 404 for whatever else is asked for below /schema
+            found = access.row(access.OPERATORS, route.path, method)
+            if found is None:
+                raise LookupError(f"{method} {route.path} has no row in transport.access")
+            if bool(handler.guards) is (found.who is access.Who.ANYBODY):
+                raise LookupError(f"{method} {route.path} is for {found.who}, and its handler says otherwise")
+    return app
+
+
+_NOT_THERE: Final = "/schema/{path:str}"
 
 
 def unrecorded() -> Answer:

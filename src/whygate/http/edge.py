@@ -6,6 +6,7 @@ Rules of this file:
 2. The bytes that were evaluated are the bytes that are forwarded: path, query and body are never rebuilt.
 3. A body that can't be read can't be decided on, and is refused: unknown content types, encoded bodies.
 4. Every allowed call is completed exactly once, whatever happens to the client or the upstream.
+5. Anything unforeseen before a decision is a recorded refusal: it never opens a door.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from whygate.core.identity import ANONYMOUS, Principal
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
+from whygate.http.redirects import through_the_gateway
 from whygate.http.routes import Route, Router, merge, query_of
 from whygate.http.signature import Signature
-from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange
+from whygate.transport.asgi import BodyTooLarge, BodyTooSlow, ClientGone, Exchange, Header
 from whygate.transport.aside import aside
 from whygate.transport.callers import identify
 from whygate.transport.framing import UNREADABLE
@@ -36,7 +38,10 @@ from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstream
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 _CREDENTIAL: Final = frozenset((401, 407))
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
+_CUT_OFF: Final = Fault(code=Code.REQUEST_MALFORMED, note="a number sign in the query: whoever sends it on ends there")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+_ALLOW: Final = (b"allow", ", ".join(sorted(_METHODS)).encode())
+"""RFC 9110 section 15.5.6: on every 405."""
 
 _log = logging.getLogger("whygate.http")
 
@@ -83,18 +88,14 @@ class HttpEdge:
             await self._unreadable(exchange, status)
             return
         tool = self._tools.get(tool_name)
-        principal, fault = await self._identify(exchange)
-        faults = [fault] if fault is not None else []
         try:
-            # Of somebody who is nobody to us, nothing is read but the headers.
-            body = b"" if fault is not None else await self._read(exchange, faults)
+            asked = await self._ask(tool, rest, exchange)
         except ClientGone:
             return
-        if fault is not None:
-            await exchange.discard()
-        faults += self._doubts(exchange)
-        call = await aside(len(body), _call, exchange, tool, rest, body, (principal, faults))
-        admission = await self._gate.admit(call)
+        except Exception:  # noqa: BLE001  # rule 5: nothing of it reaches the caller
+            _log.exception("a request could not be read in an unforeseen way")
+            asked = await self._gate.admit(_unread(exchange)), b""
+        admission, body = asked
         if not admission.allowed or tool is None:
             await self._refuse(exchange, admission.answer)
             return
@@ -107,8 +108,21 @@ class HttpEdge:
         call = ToolCall(protocol="http", method="_other", client=exchange.client, faults=(fault,))
         await self._refuse(exchange, (await self._gate.admit(call)).answer)
 
+    async def _ask(self, tool: HttpTool | None, rest: bytes, exchange: Exchange) -> tuple[Admission, bytes]:
+        """The decision about the request, and its body. Raises ``ClientGone``."""
+        principal, fault = await self._identify(exchange)
+        faults = [fault] if fault is not None else []
+        # Of somebody who is nobody to us, nothing is read but the headers.
+        body = b"" if fault is not None else await self._read(exchange, faults)
+        if fault is not None:
+            await exchange.discard()
+        faults += self._doubts(exchange)
+        call = await aside(len(body), _call, exchange, tool, rest, body, (principal, faults))
+        return await self._gate.admit(call), body
+
     def _doubts(self, exchange: Exchange) -> list[Fault]:
-        return [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]
+        found = [fault for fault in (self._origins.check(exchange), second_reading(exchange)) if fault is not None]
+        return [*found, _CUT_OFF] if b"#" in exchange.query else found
 
     async def _read(self, exchange: Exchange, faults: list[Fault]) -> bytes:
         try:
@@ -125,6 +139,8 @@ class HttpEdge:
 
     async def _refuse(self, exchange: Exchange, answer: Answer) -> None:
         headers = [_PROBLEM, *refusal_headers(answer, self._resource_metadata)]
+        if answer.code is Code.REQUEST_METHOD_UNKNOWN:
+            headers.append(_ALLOW)
         await exchange.respond(status_of(answer.code), headers, problem(answer))
 
     async def _forward(
@@ -137,7 +153,7 @@ class HttpEdge:
         done = Completion(code=Code.UPSTREAM_FAILED, error="cancelled", is_error=True)
         try:
             async with self._upstreams.send(exchange.method, url, headers, body) as response:
-                done = await self._relay(exchange, response, admission)
+                done = await self._relay(exchange, response, admission, _location(tool, url, response))
         except UpstreamError as failed:
             done = Completion(code=failed.code, error=failed.code.value, is_error=True)
             await self._tell_failure(exchange, admission, failed)
@@ -149,13 +165,16 @@ class HttpEdge:
         finally:
             self._gate.complete(admission, done)
 
-    async def _relay(self, exchange: Exchange, response: UpstreamResponse, admission: Admission) -> Completion:
+    async def _relay(
+        self, exchange: Exchange, response: UpstreamResponse, admission: Admission, location: list[Header]
+    ) -> Completion:
         """Pass the upstream's answer on as it comes. A client that leaves ends the upstream's answer, too."""
         if response.status in _CREDENTIAL:
             # About our credential, which may be quoted in it; the agent would take it for its own.
             _log.warning("%s: did not take the gateway's credential (%d)", admission.call.server, response.status)
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool did not take the gateway's credential")
-        await exchange.start(response.status, [*downward(response.headers), *answer_headers(admission.answer)])
+        headers = [*downward(response.headers), *location, *answer_headers(admission.answer)]
+        await exchange.start(response.status, headers)
         seen = self._gate.hasher()
         size = 0
         gone = asyncio.ensure_future(exchange.gone())
@@ -219,6 +238,20 @@ def _call(
         faults=tuple(faults),
         hints=from_headers(exchange),
     )
+
+
+def _location(tool: HttpTool, asked: str, response: UpstreamResponse) -> list[Header]:
+    """The ``location`` of an answer, as the agent gets it."""
+    found = [value for name, value in response.raw_headers if name == b"location"]
+    passed = through_the_gateway(tool.name, tool.url, asked, found[0].decode("latin-1")) if len(found) == 1 else None
+    return [] if passed is None else [(b"location", passed.encode("ascii"))]
+
+
+def _unread(exchange: Exchange) -> ToolCall:
+    """What is asked where nothing of it could be read: refused, whoever it was."""
+    fault = Fault(code=Code.INTERNAL_ERROR)
+    method = exchange.method if exchange.method in _METHODS else "_other"
+    return ToolCall(protocol="http", method=method, public=True, client=exchange.client, faults=(fault,))
 
 
 def _media(exchange: Exchange) -> str:

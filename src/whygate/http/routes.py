@@ -21,7 +21,11 @@ from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable
 
 _PARAMETER: Final = re.compile(r"^\{([A-Za-z_][A-Za-z0-9_.-]*)\}$")
-_SUSPECT: Final = re.compile(rb"%(?:2f|5c|00|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;\x00-\x20\x7f-\xff]", re.IGNORECASE)
+_SUSPECT: Final = re.compile(
+    rb"%(?:2f|5c|[01][0-9a-f]|7f|25[0-9a-f]{2})|%(?![0-9a-f]{2})|[\\;#?\x00-\x20\x7f-\xff]", re.IGNORECASE
+)
+_NEEDLESS: Final = re.compile(rb"%(?:2d|2e|3[0-9]|4[1-9a-f]|5[0-9a]|5f|6[1-9a-f]|7[0-9a]|7e)", re.IGNORECASE)
+"""Letters, digits and the like, percent-encoded (RFC 3986 section 2.3)."""
 MAX_QUERY_FIELDS: Final = 256
 _METHOD_FIELD: Final = "_method"
 """Rails, Laravel, Symfony and Express' method-override take the request's method from it."""
@@ -69,6 +73,8 @@ class Router:
             if all(not want or want == got for want, got in zip(literals, segments, strict=True)):
                 if any(_shadowed(other, literals, segments) for other in almost):
                     break
+                if b"%" in path and _needless(path, literals):
+                    raise _ambiguous("the name of an operation is percent-encoded, which some routers don't undo")
                 return route, {name: got for name, got in zip(names, segments, strict=True) if name}
             if all(not want or _alike(want, got) for want, got in zip(literals, segments, strict=True)):
                 almost.append(literals)
@@ -96,6 +102,12 @@ def segments_of(path: bytes) -> tuple[str, ...]:
     if any(part in ("", ".", "..") for part in decoded):
         raise _ambiguous("the path holds empty or dot segments")
     return decoded
+
+
+def _needless(path: bytes, literals: tuple[str, ...]) -> bool:
+    """Whether a literal segment came with letters encoded: a router that compares what is on the wire would not know it."""
+    raw = path[1:].split(b"/")
+    return any(want and _NEEDLESS.search(part) for want, part in zip(literals, raw, strict=True))
 
 
 def _alike(want: str, got: str) -> bool:

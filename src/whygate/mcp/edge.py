@@ -174,7 +174,7 @@ class McpEdge:
         turn.server = server_name
         if exchange.method not in _METHODS:
             return Wrong(Code.REQUEST_METHOD_UNKNOWN, "not a method of MCP's transport", rpc=METHOD_NOT_FOUND)
-        if (doubt := second_reading(exchange)) is not None:
+        if (doubt := second_reading(exchange, json_only=exchange.method == "POST")) is not None:
             return Wrong(doubt.code, doubt.note)
         if exchange.method != "POST":
             if turn.body:

@@ -36,6 +36,8 @@ def refusal(admission: Admission, envelope: Envelope, wrong: Wrong | None, resou
     """The answer to a call that was not admitted. ``wrong`` is what the edge itself found in the request."""
     answer = admission.answer
     headers = [JSON, *http.refusal_headers(answer, resource_metadata)]
+    if answer.code is Code.REQUEST_METHOD_UNKNOWN:
+        headers.append((b"allow", b"POST, GET, DELETE"))  # RFC 9110 section 15.5.6: on every 405
     if answer.code in _UNAVAILABLE or answer.next is Next.FIX_CREDENTIAL:
         return Reply(http.status_of(answer.code), headers, _error(envelope.id, REFUSED, answer, {}))
     if wrong is not None and wrong.code is answer.code:

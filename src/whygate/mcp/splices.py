@@ -66,7 +66,7 @@ def upward(envelope: Envelope, traceparent: str) -> bytes:
     parts: dict[str, Any] = dict(envelope.parts)
     params: dict[str, Any] = _PARTS.decode(parts["params"]) if "params" in parts else {}
     meta: dict[str, Any] = _PARTS.decode(params["_meta"]) if "_meta" in params else {}
-    for key in [key for key in meta if key in _NOT_UP or key.startswith(OURS)]:
+    for key in [key for key in meta if (plain := key.strip().casefold()) in _NOT_UP or plain.startswith(OURS)]:
         del meta[key]
     if traceparent:
         meta["traceparent"] = traceparent

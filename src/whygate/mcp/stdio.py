@@ -150,7 +150,9 @@ class StdioBackend:
             else:
                 async with self._modern(out) as answer:
                     yield answer
-        elif envelope.method == "initialize":
+        elif (
+            envelope.method == "initialize" and envelope.id is not None
+        ):  # without an id there is no answer to wait for
             seat = await self._open(out, modern=False)
             async with self._asked(seat, out, (("mcp-session-id", seat.key),)) as answer:
                 yield answer

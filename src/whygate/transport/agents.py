@@ -89,7 +89,7 @@ class AgentsApp:
             name, slash, rest = path[6:].partition(b"/")
             await self._http(name.decode("latin-1"), slash + rest or b"/", exchange)
             return
-        if exchange.method == "GET" and exchange.path.startswith(METADATA):
+        if exchange.method == "GET" and (exchange.path == METADATA or exchange.path.startswith(METADATA + "/")):
             await self._metadata(exchange)
             return
         await self._http("", b"/", exchange)

@@ -5,6 +5,7 @@ Raw on purpose: every call passes here.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ ARRIVED: Final = "whygate.arrived"
 cap, and ``None`` otherwise. Most are there, and need no timer.
 """
 JSON: Final[Header] = (b"content-type", b"application/json")
+_LENGTH: Final = re.compile(r"[0-9]{1,19}")
+"""RFC 9110 section 8.6. ``str.isdigit`` holds of digits that ``int`` does not read, and ``int`` refuses thousands of them."""
 
 
 _NOBODYS: Final = Load()
@@ -129,7 +132,7 @@ class Exchange:
 
     async def _whole(self, cap_bytes: int) -> bytes:
         length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > cap_bytes:
+        if length is not None and _LENGTH.fullmatch(length) is not None and int(length) > cap_bytes:
             if not self._asks_first():
                 await self._discard(0)
             raise BodyTooLarge

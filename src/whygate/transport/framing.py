@@ -71,6 +71,14 @@ def settled(url: bytes, headers: list[Header], version: str) -> bytes:
     return url
 
 
+def overlooked(headers: list[Header]) -> bool:
+    """Whether the protocol that is offered may be ignored: HTTP/2 in clear text, which some clients offer with each first
+    request and do without. Who asks for a websocket would take our answer for something else: that is for the
+    application to refuse (``readings``).
+    """
+    return all(value.lower() == b"h2c" for name, value in headers if name == b"upgrade")
+
+
 def without_upgrade(request_line: tuple[bytes, bytes, str], headers: list[Header]) -> bytes:
     """The head again, without the protocol that its sender would rather speak: it may be ignored, and then the request is
     one like any other, with its body (RFC 9110 section 7.8). Java's own client offers HTTP/2 with each of its first requests.

@@ -5,13 +5,15 @@ Rules of this file:
 1. The caller's credential never goes upstream: ``authorization``, ``proxy-authorization``, ``cookie`` and every header
    that the operator injects are dropped from what the caller sent (MCP authorization: no token passthrough).
 2. Hop-by-hop headers end here (RFC 9110 section 7.6.1), those named in ``connection`` included.
-3. Trace context, baggage and whygate's own headers are ours to write; what the caller sent of them is dropped.
+3. Trace context (W3C's, and that of other tracers), baggage and whygate's own headers are ours to write; what the caller
+   sent of them is dropped.
 4. Who the caller is, and where it comes from, is ours to say: headers by which a proxy says it (``x-forwarded-*``,
    ``x-auth-request-*``, ``cf-access-*`` …) are dropped from what the caller sent.
 5. Names are compared with ``_`` for ``-``: CGI and WSGI make one of both, so ``X_Api_Key`` could take the injected
    credential's place.
 6. ``connection`` can't name away what the body is read by: its type, and MCP's own headers.
-7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us.
+7. What the upstream sends to its own client only (its cookies, its challenges for our credential) stays with us. So does
+   where it would send that client on: the plain HTTP edge writes a ``location`` of its own (``http.redirects``).
 """
 
 import functools
@@ -29,17 +31,19 @@ _NEVER_UP: Final = _HOP_BY_HOP | frozenset(
         b"forwarded", b"x-real-ip", b"via", b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"remote-user",
         b"x-remote-user", b"x-authenticated-user", b"x-user", b"x-client-cert", b"client-cert", b"x-ssl-cert",
         b"traceparent", b"tracestate", b"baggage", b"accept-encoding", b"origin", b"referer", b"prefer",
+        b"b3", b"uber-trace-id", b"x-amzn-trace-id", b"x-cloud-trace-context", b"sentry-trace", b"grpc-trace-bin",
     )
 )  # fmt: skip
 _NEVER_DOWN: Final = _HOP_BY_HOP | frozenset(
     (b"content-length", b"set-cookie", b"www-authenticate", b"proxy-authenticate", b"proxy-authentication-info",
-     b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date")
+     b"authentication-info", b"traceparent", b"tracestate", b"baggage", b"alt-svc", b"server", b"date", b"location")
 )  # fmt: skip
 _NONE: Final[frozenset[bytes]] = frozenset()
 _OURS: Final = b"whygate-"
 _SAID_BY_PROXIES: Final = (
     _OURS, b"x-forwarded-", b"x-auth-request-", b"x-goog-iap-", b"x-goog-authenticated-", b"x-amzn-oidc-", b"cf-access-",
     b"cf-connecting-", b"x-ms-client-principal", b"ssl-client-", b"x-ssl-client-", b"tailscale-user-",
+    b"x-b3-", b"uberctx-", b"x-datadog-", b"ot-tracer-",
 )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 Rules of this file:
 
 1. A header that puts another method or another path in the place of the request's own is refused, whatever it says.
-2. A body is JSON or a form in UTF-8 as it stands: an encoding, another charset, or two types give it a second reading.
-3. ``_`` counts as ``-``: CGI and WSGI make one name of both.
+2. A change of protocol is refused: what comes after it, nobody could decide on. Of ``h2c``, which clients offer with every
+   request, no notice is taken (RFC 9110 section 7.8).
+3. A body is JSON or a form in UTF-8 as it stands: an encoding, another charset, or two types give it a second reading.
+4. ``_`` counts as ``-``: CGI and WSGI make one name of both.
 """
 
 import re
@@ -28,8 +30,11 @@ _CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
 _READ_AS_SENT: Final = frozenset(("utf-8", "utf8", "us-ascii"))
 
 
-def second_reading(exchange: Exchange) -> Fault | None:
-    """What in the headers gives the request a second reading; ``None`` where nothing does."""
+def second_reading(exchange: Exchange, *, json_only: bool = False) -> Fault | None:
+    """What in the headers gives the request a second reading; ``None`` where nothing does.
+
+    ``json_only``: the body is read as JSON whatever its type, so a type that says otherwise, or none, is refused.
+    """
     types, encodings = [], []
     for name, value in exchange.headers:
         if name in _PLAIN:
@@ -37,6 +42,8 @@ def second_reading(exchange: Exchange) -> Fault | None:
         plain = name.replace(b"_", b"-")
         if plain in _OVERRIDES:
             return Fault(code=Code.REQUEST_PATH_AMBIGUOUS, note="a header overrides the method or the path")
+        if plain == b"upgrade" and value.strip().lower() != b"h2c":
+            return Fault(code=Code.REQUEST_MALFORMED, note="a change of protocol is asked for")
         if plain == b"content-type":
             types.append(value.decode("latin-1"))
         elif plain == b"content-encoding":
@@ -49,4 +56,6 @@ def second_reading(exchange: Exchange) -> Fault | None:
         return Fault(code=Code.REQUEST_MALFORMED, note="the body's type is said twice")
     if types and any(charset.lower() not in _READ_AS_SENT for charset in _CHARSET.findall(types[0])):
         return Fault(code=Code.REQUEST_MALFORMED, note="the body's charset is not UTF-8")
+    if json_only and (not types or types[0].partition(";")[0].strip().lower() != "application/json"):
+        return Fault(code=Code.REQUEST_MALFORMED, note="the body's type is not application/json")
     return None

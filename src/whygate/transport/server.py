@@ -192,10 +192,10 @@ class Connection(asyncio.Protocol):
             self._stay(rest)  # not above: what is raised while another exception is handled, has that for its context
 
     def _stay(self, rest: bytes) -> None:
-        """Nobody here speaks another protocol. Behind a ``CONNECT`` there is nothing but another; behind any other request
-        that offers one stands its body, which llhttp would leave unread.
+        """Nobody here speaks another protocol. Behind a ``CONNECT``, and where one is asked for in earnest, there is nothing but
+        another; behind any other request that offers one stands its body, which llhttp would leave unread.
         """
-        if (method := self._parser.get_method()) == b"CONNECT":
+        if (method := self._parser.get_method()) == b"CONNECT" or not framing.overlooked(self._headers):
             self._lingering = True
             (self._ahead[-1] if self._ahead else self.turn).ends = True  # type: ignore[union-attr]  # it has just begun
             return
@@ -253,7 +253,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, url = self._parser, self._url
-        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT" and framing.overlooked(self._headers):
             return  # it comes again without
         version = parser.get_http_version()
         if version != "1.1" or url[:1] != b"/" or b"#" in url or self._head_bytes > MAX_HEAD_BYTES:

@@ -1,0 +1,61 @@
+"""Who may do what at which path: the one table of both listeners.
+
+Rules of this file:
+
+1. A path that has no row is not answered: the agents' listener refuses it as a tool that does not exist, and the operators'
+   application is not built with it (``api.guard.checked``).
+2. A row says who gets past the door. What an agent may then do is its policy's to say, call by call.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Who(StrEnum):
+    """Whom a path answers; everybody else is refused, recorded and told why."""
+
+    ANYBODY = "anybody"
+    """No credential is looked at, and nothing is recorded."""
+    CALLERS = "callers"
+    """Whoever proves to be a principal and is neither suspended nor retired."""
+    OPERATORS = "operators"
+    """People, and the hosts that ``identities.task_openers`` names; an agent never, whatever its roles."""
+
+
+class Row(NamedTuple):
+    path: str
+    """A template: ``{…}`` stands for one segment, ``{…:path}`` for the rest."""
+    methods: tuple[str, ...]
+    who: Who
+    what: str
+    """For the documentation."""
+
+
+AGENTS: Final = (
+    Row("/mcp/{server}", ("POST", "GET", "DELETE"), Who.CALLERS, "one MCP server"),
+    Row(
+        "/http/{tool}/{rest:path}", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), Who.CALLERS, "a plain HTTP tool"
+    ),
+    Row(
+        "/.well-known/oauth-protected-resource", ("GET",), Who.ANYBODY, "who issues tokens for this gateway (RFC 9728)"
+    ),
+    Row("/.well-known/oauth-protected-resource/{rest:path}", ("GET",), Who.ANYBODY, "the same for one address"),
+)
+"""The listener that agents reach."""
+OPERATORS: Final = (
+    Row("/v1/tasks", ("POST",), Who.OPERATORS, "open a task"),
+    Row("/v1/policies", ("GET",), Who.OPERATORS, "the policies in force, and what was refused last"),
+    Row("/v1/policies/reload", ("POST",), Who.OPERATORS, "look at the policy folder now"),
+    Row("/healthz", ("GET",), Who.ANYBODY, "whether the process answers"),
+    Row("/readyz", ("GET",), Who.ANYBODY, "whether calls can be decided and recorded"),
+    Row("/metrics", ("GET",), Who.ANYBODY, "Prometheus metrics"),
+    Row("/schema", ("GET",), Who.ANYBODY, "this listener's OpenAPI document"),
+    Row("/schema/openapi.json", ("GET",), Who.ANYBODY, "the same"),
+    Row("/schema/openapi.yaml", ("GET",), Who.ANYBODY, "the same, as YAML"),
+)
+"""The listener of operators and of their monitoring. Names that are not ours are refused before it (``origin.KnownHosts``)."""
+
+
+def row(table: tuple[Row, ...], path: str, method: str) -> Row | None:
+    """The row of a path as a template, and a method; ``None`` where there is none."""
+    return next((each for each in table if each.path == path and method in each.methods), None)
