@@ -94,7 +94,10 @@ class Gateway:
         listeners.append(Listener(operators, config.operators_listen, lifespan=True))
         new_ids = RandomIds()
         path = Path(config.ledger)
-        keys = load_or_create(path.parent / f"{path.name}.keys")
+        folder = path.parent / f"{path.name}.keys"
+        if _begins_anew(path, folder):
+            _log.warning("the ledger %s begins anew, though there was one: if nobody meant that, stop, put it back", path)
+        keys = load_or_create(folder)
         ledger = self._own_ledger(path, keys)
         policies = Policies(ledger, new_ids)
         reloader = self.reloader = Reloader(policies, PolicyFolder(config.policies))
@@ -297,6 +300,10 @@ def _listed(name: str, server: Server, document: Document | None) -> Listed:
 
     exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
     return Listed(make=make, names=(*operations, *definitions, *exact))
+
+
+def _begins_anew(ledger: Path, keys: Path) -> bool:
+    return keys.exists() and not ledger.exists()
 
 
 def _missing(ledger: SqliteLedger) -> str:

@@ -39,18 +39,25 @@ def serve(
 ) -> None:
     """Run the gateway: agents' listener, operators' listener, ledger and projector."""
     console = Console(stderr=True, soft_wrap=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)],
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log_to(console)
     try:
         settings = load(config, os.environ)
     except ConfigError as error:
         console.print(f"[bold red]The configuration can't be used.[/]\n{escape(str(error))}")
         raise typer.Exit(2) from None
     sys.exit(run(_run(settings, console)))
+
+
+def _log_to(console: Console) -> None:
+    """Colours for people; for files and journals one line for each message, however long."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 async def _run(config: Config, console: Console) -> int:
