@@ -96,7 +96,9 @@ class Gateway:
         path = Path(config.ledger)
         folder = path.parent / f"{path.name}.keys"
         if _begins_anew(path, folder):
-            _log.warning("the ledger %s begins anew, though there was one: if nobody meant that, stop, put it back", path)
+            _log.warning(
+                "the ledger %s begins anew, though there was one: if nobody meant that, stop, put it back", path
+            )
         keys = load_or_create(folder)
         ledger = self._own_ledger(path, keys)
         policies = Policies(ledger, new_ids)

@@ -29,7 +29,7 @@ from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
-from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
+from whygate.transport.refusals import NOT_SENT, answer_headers, problem, refusal_headers, status_of
 from whygate.transport.server import UNREADABLE
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
@@ -139,7 +139,10 @@ class HttpEdge:
             async with self._upstreams.send(exchange.method, url, headers, body) as response:
                 done = await self._relay(exchange, response, admission)
         except UpstreamError as failed:
-            done = Completion(code=failed.code, error=failed.code.value, is_error=True)
+            error = failed.code.value if failed.sent else "not_sent"
+            done = Completion(
+                code=failed.code, status=failed.status, error=error, is_error=True, result_bytes=failed.received_bytes
+            )
             await self._tell_failure(exchange, admission, failed)
         except asyncio.CancelledError:
             raise
@@ -168,6 +171,9 @@ class HttpEdge:
                 if gone.done():
                     error = "client_gone"
                     break
+        except UpstreamError as failed:
+            failed.status, failed.received_bytes = response.status, size
+            raise
         finally:
             gone.cancel()
         await exchange.end()
@@ -180,7 +186,8 @@ class HttpEdge:
         if exchange.started:
             raise failed
         entry = failed.code.entry
-        answer = msgspec.structs.replace(admission.answer, note=entry.user, next=entry.next)
+        note = entry.user if failed.sent else NOT_SENT
+        answer = msgspec.structs.replace(admission.answer, note=note, next=entry.next)
         headers = [_PROBLEM, *answer_headers(answer)]
         await exchange.respond(status_of(failed.code), headers, problem(answer, became=failed.code))
 

@@ -263,12 +263,12 @@ class McpEdge:
         try:
             await self._forward(turn, opened)
         except UpstreamError as error:
-            await self._failed(turn, opened, error.code)
+            await self._failed(turn, opened, error.code, sent=error.sent)
         except FrameTooLarge:
             await self._failed(turn, opened, Code.RESULT_TOO_LARGE)
         except Refused as refused:
             _log.warning("%s: %s", turn.server, refused)
-            await self._failed(turn, opened, Code.UPSTREAM_FAILED)
+            await self._failed(turn, opened, Code.UPSTREAM_FAILED, sent=False)
         except asyncio.CancelledError:
             opened.finish(
                 Completion(status=opened.status, is_error=True, error="client_gone" if watch.left else "stopped")
@@ -282,12 +282,12 @@ class McpEdge:
                     Completion(status=opened.status, is_error=True, error="internal", code=Code.UPSTREAM_FAILED)
                 )
 
-    async def _failed(self, turn: Turn, opened: Open, code: Code) -> None:
+    async def _failed(self, turn: Turn, opened: Open, code: Code, *, sent: bool = True) -> None:
         answer = answer_headers(opened.admission.answer)
         if opened.done and turn.exchange.started:
             await turn.exchange.end()  # the response was passed on before the stream broke off
             return
-        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code))
+        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code, sent=sent))
 
     async def _forward(self, turn: Turn, opened: Open) -> None:
         exchange, admission = turn.exchange, opened.admission

@@ -33,6 +33,9 @@ class UpstreamError(Exception):
         self.note = note
         self.sent = sent
         """Whether bytes of the request may have reached the upstream."""
+        self.status = 0
+        """Of its answer, where that broke off after its head."""
+        self.received_bytes = 0
 
 
 class Link(asyncio.Protocol):

@@ -87,6 +87,10 @@ def data(answer: Answer) -> dict[str, str]:
     }
 
 
+NOT_SENT: Final = "The tool could not be reached. The call was not sent to it, so it has not acted."
+"""Instead of a completion code's own words, which leave open what the tool did."""
+
+
 def problem(answer: Answer, *, became: Code | None = None) -> bytes:
     """A problem document (RFC 9457 section 3) with the answer's data as extension members.
 
