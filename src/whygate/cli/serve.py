@@ -61,10 +61,14 @@ def _log_to(console: Console) -> None:
 
 
 async def _run(config: Config, console: Console) -> int:
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     try:
         gateway = Gateway(config)
         # A signal that comes too early ends nothing and is not lost: the start reads the policies, and so does the watch.
@@ -93,8 +97,10 @@ async def _run(config: Config, console: Console) -> int:
         # A commit that reported an error is unknown, not absent: only a new start can read what is there.
         console.print("[bold red]The ledger failed; stopping. The next start reads what was written.[/]")
     else:
-        console.print("Stopping: calls in flight are finished first.")
-    await gateway.stop()
+        console.print("Stopping: calls in flight are finished first. A second signal cuts them off.")
+    await gateway.stop(hurry)
+    if not broken:
+        console.print("Stopped.")
     return 1 if broken else 0
 
 

@@ -134,7 +134,7 @@ class HttpEdge:
         if exchange.query:
             url += "?" + exchange.query.decode("ascii")
         headers = upward(exchange.headers, (*tool.headers, ("traceparent", admission.traceparent)))
-        done = Completion(code=Code.UPSTREAM_FAILED, error="cancelled", is_error=True)
+        done = Completion(code=Code.OUTCOME_UNKNOWN, error="stopped", is_error=True)
         try:
             async with self._upstreams.send(exchange.method, url, headers, body) as response:
                 done = await self._relay(exchange, response, admission)

@@ -270,9 +270,10 @@ class McpEdge:
             _log.warning("%s: %s", turn.server, refused)
             await self._failed(turn, opened, Code.UPSTREAM_FAILED, sent=False)
         except asyncio.CancelledError:
-            opened.finish(
-                Completion(status=opened.status, is_error=True, error="client_gone" if watch.left else "stopped")
-            )
+            if watch.left:
+                opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
+            else:
+                await self._failed(turn, opened, Code.OUTCOME_UNKNOWN, "stopped")
             if not watch.took():
                 raise
         finally:
@@ -282,12 +283,12 @@ class McpEdge:
                     Completion(status=opened.status, is_error=True, error="internal", code=Code.UPSTREAM_FAILED)
                 )
 
-    async def _failed(self, turn: Turn, opened: Open, code: Code, *, sent: bool = True) -> None:
+    async def _failed(self, turn: Turn, opened: Open, code: Code, error: str = "", *, sent: bool = True) -> None:
         answer = answer_headers(opened.admission.answer)
         if opened.done and turn.exchange.started:
             await turn.exchange.end()  # the response was passed on before the stream broke off
             return
-        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code, sent=sent))
+        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code, error, sent=sent))
 
     async def _forward(self, turn: Turn, opened: Open) -> None:
         exchange, admission = turn.exchange, opened.admission
