@@ -76,7 +76,7 @@ class Served:
         async with httpx.AsyncClient() as client, asyncio.timeout(READY_S):
             while await self.readiness(client) != status:
                 assert process.returncode is None, self.said
-                await asyncio.sleep(0.02)  # another process: there is nothing to await
+                await asyncio.sleep(0.02)
 
     async def readiness(self, client: httpx.AsyncClient) -> int:
         """The status of ``/readyz``; 0 where nobody answers."""

@@ -145,6 +145,8 @@ class HttpEdge:
             )
             await self._tell_failure(exchange, admission, failed)
         except asyncio.CancelledError:
+            if not exchange.started:
+                await self._tell_failure(exchange, admission, UpstreamError(Code.OUTCOME_UNKNOWN, "stopped"))
             raise
         except Exception:  # noqa: BLE001  # whatever it is, the caller gets a bare answer and the call its completion
             _log.exception("forwarding failed in an unforeseen way")

@@ -88,7 +88,8 @@ class AgentsApp:
         finally:
             calls.discard(task)
             load.busy -= 1
-            load.held_bytes -= exchange.held_bytes
+            if exchange.held_bytes:
+                load.let_go(exchange.held_bytes)
         if exchange.crowded:
             await self._turn_away(exchange)
 
@@ -120,7 +121,8 @@ class AgentsApp:
         finally:
             streams.discard(task)
             load.streams -= 1
-            load.held_bytes -= exchange.held_bytes
+            if exchange.held_bytes:
+                load.let_go(exchange.held_bytes)
 
     async def _goodbye(self, exchange: Exchange) -> None:
         """An exchange that was cancelled: by the stop, then nobody is left without an answer, or by who knows whom."""

@@ -36,6 +36,7 @@ _STATUS: Final[dict[Code, int]] = {
     Code.UPSTREAM_FAILED: 502,
     Code.UPSTREAM_TIMEOUT: 504,
     Code.RESULT_TOO_LARGE: 502,
+    Code.OUTCOME_UNKNOWN: 502,
 }
 
 

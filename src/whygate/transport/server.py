@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         self._deaf()
         self._since = self._server.loop.time()
-        if self.transport.can_write_eof():
+        if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
         self._server.loop.call_later(LINGER_S, self.transport.close)
         self.transport.resume_reading()
