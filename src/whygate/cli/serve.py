@@ -28,6 +28,8 @@ if sys.platform == "win32":
 else:
     from uvloop import run  # twice asyncio's rate here; not made for Windows
 
+BROKEN_S: Final = 5.0
+"""For calls in flight when the ledger has failed: until the next start, nobody else is served."""
 GC_THRESHOLD: Final = 50_000
 """Containers allocated between two young collections: some hundred calls' worth, a few MB."""
 
@@ -96,6 +98,7 @@ async def _run(config: Config, console: Console) -> int:
     if broken:
         # A commit that reported an error is unknown, not absent: only a new start can read what is there.
         console.print("[bold red]The ledger failed; stopping. The next start reads what was written.[/]")
+        loop.call_later(BROKEN_S, hurry.set)
     else:
         console.print("Stopping: calls in flight are finished first. A second signal cuts them off.")
     await gateway.stop(hurry)
