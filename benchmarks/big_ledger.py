@@ -61,7 +61,7 @@ class _Maker:
     """Records, one call after another; ids and times count up as in real life."""
 
     def __init__(self) -> None:
-        self._decision, self._completion = sample()
+        self.decision, self.completion = sample()
         self._number = 0
         self.now_us = BEGAN_US
 
@@ -91,17 +91,17 @@ class _Maker:
         """One call's records."""
         own, info = self.id(), opened.task
         context = msgspec.structs.replace(
-            self._decision.context, task=info.id, trace_id=info.trace_id, span_id=ids.span_id("server", own)
+            self.decision.context, task=info.id, trace_id=info.trace_id, span_id=ids.span_id("server", own)
         )
-        subject = msgspec.structs.replace(self._decision.subject, id=opened.subject.id)
-        decision = msgspec.structs.replace(self._decision, id=own, context=context, subject=subject, claims=())
+        subject = msgspec.structs.replace(self.decision.subject, id=opened.subject.id)
+        decision = msgspec.structs.replace(self.decision, id=own, context=context, subject=subject, claims=())
         if refused:
             reason = Reason(admin="No rule permits the call.", code="policy.no_match", user="Not permitted.")
             decision = msgspec.structs.replace(
                 decision, effect="deny", outcome="blocked", reason=reason, determined_by=None, next="none"
             )
             return decision, None
-        return decision, msgspec.structs.replace(self._completion, id=self.id(), decision=own, task=info.id)
+        return decision, msgspec.structs.replace(self.completion, id=self.id(), decision=own, task=info.id)
 
 
 def build(path: Path, count: int) -> Known:
@@ -109,7 +109,7 @@ def build(path: Path, count: int) -> Known:
     began, known, maker = time.monotonic(), Known(), _Maker()
     disk = Disk(path)
     book = disk.book()
-    texts = policy_rows(maker._decision.policy.digest, gateway_files.policy_texts())
+    texts = policy_rows(maker.decision.policy.digest, gateway_files.policy_texts())
     waiting = 0
     for record in _records(maker, known, count):
         if not waiting:
