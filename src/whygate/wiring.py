@@ -139,6 +139,7 @@ class Gateway:
             )
         )
         self._undo.push_async_callback(gate.strangers.close)
+        self._undo.push_async_callback(gate.overdrawn.close)
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA

@@ -383,7 +383,7 @@ TABLE: Final[dict[Code, Entry]] = {
     Code.QUOTA_EXCEEDED: Entry(
         _B,
         "This caller's records, tasks, holds or pending approvals are at their bound.",
-        "You have too much open at once. Finish something first, then retry.",
+        "You have too much open at once, or call too often. Finish something or wait a while, then retry.",
         Next.RETRY,
         "Raise the quota if it is honest work.",
     ),
