@@ -43,10 +43,14 @@ from whygate.telemetry.status import status_path
 from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import KnownHosts, Origins
 from whygate.transport.server import HttpServer
+from whygate.transport.under_way import UnderWay
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
 PROJECTOR_DRAIN_S: Final = 5.0
+
+DRAIN_S: Final = 20.0
+"""For calls in flight. Orchestrators kill after 30 s; tools' processes and the projector take up to ten of them."""
 
 _log = logging.getLogger("whygate")
 
@@ -63,6 +67,9 @@ class Gateway:
         self.reloader: Reloader
         """The policies in force, and the way to new ones; there once ``start`` has returned."""
         self._looking = False
+        self._phase = "the gateway is starting"
+        """Why it is not ready yet, or not any more; empty in between."""
+        self._hurry = asyncio.Event()
         self.documents = documents(config)
         self.catalogue = Catalogue(
             {name: _listed(name, server, self.documents.get(name)) for name, server in config.tools.items()}
@@ -76,8 +83,13 @@ class Gateway:
             await self._undo.aclose()
             raise
 
-    async def stop(self) -> None:
-        """Refuse new connections, finish calls in flight, write the stop record, let go of the ledger."""
+    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+        """Say so at ``/readyz``, refuse new connections, finish calls in flight, write the stop record, let go of the ledger.
+
+        Calls that have not ended within ``DRAIN_S``, or when ``hurry`` is set, are cut off, and recorded as that.
+        """
+        self._phase = "the gateway is stopping"
+        self._hurry = hurry or self._hurry
         await self._undo.aclose()
 
     def look_at_policies(self) -> None:
@@ -90,11 +102,17 @@ class Gateway:
         agents, operators = _Late(), _Late()
         for address in (config.listen, config.operators_listen):
             check(address)
-        listeners: list[HttpServer | Listener] = [HttpServer(agents, config.listen)]
-        listeners.append(Listener(operators, config.operators_listen, lifespan=True))
+        server = HttpServer(agents, config.listen)
+        # Operators first and so stopped last: they can see what it is doing.
+        listeners = (Listener(operators, config.operators_listen, lifespan=True), server)
         new_ids = RandomIds()
         path = Path(config.ledger)
-        keys = load_or_create(path.parent / f"{path.name}.keys")
+        folder = path.parent / f"{path.name}.keys"
+        if _begins_anew(path, folder):
+            _log.warning(
+                "the ledger %s begins anew, though there was one: if nobody meant that, stop, put it back", path
+            )
+        keys = load_or_create(folder)
         ledger = self._own_ledger(path, keys)
         policies = Policies(ledger, new_ids)
         reloader = self.reloader = Reloader(policies, PolicyFolder(config.policies))
@@ -121,17 +139,18 @@ class Gateway:
             )
         )
         self._undo.push_async_callback(gate.strangers.close)
+        self._undo.push_async_callback(gate.overdrawn.close)
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        agents.app = await self._edges(door, gate, metadata, metrics)
+        edges = agents.app = await self._edges(door, gate, metadata, metrics)
         around = Operators(
             identifier=door,
             gate=gate,
             tasks=tasks,
             reloader=reloader,
             metrics=metrics.render,
-            ready=lambda: _missing(ledger),
+            ready=lambda: self._phase or _missing(ledger),
             task_openers=config.identities.task_openers,
             resource_metadata=metadata,
         )
@@ -145,6 +164,13 @@ class Gateway:
         for listener in listeners:
             await listener.start()
             self._undo.push_async_callback(listener.stop)
+        self._undo.push_async_callback(self._drain, server, edges.under_way)
+        self._phase = ""
+
+    async def _drain(self, agents: HttpServer, under_way: UnderWay) -> None:
+        agents.refuse()
+        if cut := await under_way.finish(DRAIN_S, self._hurry):
+            _log.warning("%d calls had not ended and were cut off", cut)
 
     def _own_ledger(self, path: Path, keys: Keys) -> SqliteLedger:
         """The ledger, open for writing; its failure ends the gateway."""
@@ -297,6 +323,10 @@ def _listed(name: str, server: Server, document: Document | None) -> Listed:
 
     exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
     return Listed(make=make, names=(*operations, *definitions, *exact))
+
+
+def _begins_anew(ledger: Path, keys: Path) -> bool:
+    return keys.exists() and not ledger.exists()
 
 
 def _missing(ledger: SqliteLedger) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import resource
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.attacks.test_upstreams import POLICY
 from tests.servers.gateway import Running, billing_tool, running
+from tests.servers.mcp_edge import call
+from tests.servers.served import Served
 
 from whygate.http import edge as http_edge
 from whygate.mcp import edge as mcp_edge
+from whygate.mcp import watch
 from whygate.testing.billing import BillingServer
 from whygate.transport import asgi
 
@@ -104,3 +110,69 @@ async def test_only_http_1_is_spoken(gateway: Running) -> None:
     answer = await asyncio.wait_for(reader.read(1000), 5)
     await _end(writer)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+MEGABYTES_200 = 200 * 1024 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_memory_is_given_back_after_a_flood(tmp_path: Path, billing: BillingServer) -> None:
+    """Hundreds of clients that send slowly cost little, large bodies no more than their bytes; when they go, so does it all."""
+    served = Served(tmp_path, billing)
+    host, _, port = served.config["listen"].rpartition(":")
+    head = f"POST /http/billing/refunds HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: 4194304\r\nAuthorization: {served.headers()['authorization']}\r\n\r\n"
+
+    def resident(pid: int) -> int:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * resource.getpagesize()
+
+    async def send(size: int) -> asyncio.StreamWriter:
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head.encode() + b" " * size)
+        await writer.drain()
+        return writer
+
+    async with served.process() as process, httpx.AsyncClient(headers=served.headers()) as client:
+        idle = resident(process.pid)
+        for count, size, most in ((400, 1000, 40), (60, 4_000_000, 400)):
+            writers = await asyncio.gather(*(send(size) for _ in range(count)))
+            assert (await client.get(f"{served.url}/http/billing/invoices/1042")).status_code == 200
+            assert resident(process.pid) - idle < most * 1024 * 1024
+            for writer in writers:
+                writer.transport.abort()
+        async with asyncio.timeout(20):
+            while resident(process.pid) > min(idle + 60 * 1024 * 1024, MEGABYTES_200):  # noqa: ASYNC110  another process has no event to wait for
+                await asyncio.sleep(0.1)
+
+
+async def test_a_stream_without_end_does_not_go_on_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A legacy client's leaving cancels nothing; but a tool that then says more than an answer may hold is left, too."""
+    monkeypatch.setattr(watch, "UNHEARD_BYTES", 1_000_000)
+    gone, left = asyncio.Event(), asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b"data: " + b"x" * 10_000 + b"\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.001 if gone.is_set() else 0.05)
+        left.set()
+
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "attacks.yaml").write_text(POLICY, encoding="utf-8")
+    async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
+        tools = {"up": {"mcp": {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"}}}
+        async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+            headers = made.headers() | {"accept": "text/event-stream, application/json"}
+            async with httpx.AsyncClient(headers=headers) as client:
+                body = call("t", modern=False)
+                async with client.stream("POST", f"{made.url}/mcp/up", json=body) as answer:
+                    await anext(answer.aiter_bytes())
+            gone.set()
+            await asyncio.wait_for(left.wait(), 20)
+        (end,) = [record for record in made.records() if record["kind"] == "completion"]
+    assert (end["error"], end["status"]) == ("client_gone", 200)

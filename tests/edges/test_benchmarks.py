@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import gateway_files, machine, measures, parts, wire
+from benchmarks import big_ledger, gateway_files, machine, measures, parts, wire
 from benchmarks.load import FIRST_ID, Requests, check
 from benchmarks.measures import Cell
 from benchmarks.report import complaints
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.servers.served import Found
 
 from whygate.core.policy.parse import load
 
@@ -235,3 +236,19 @@ def test_a_short_run_measures_the_gateway(tmp_path: Path) -> None:
     assert isinstance(cells, list)
     for role in ("gateway", "projector"):
         assert sum(each["cpu_us"][role] for each in cells) > 0
+
+
+# --- the large ledger ---
+
+
+def test_a_large_ledger_is_one_as_gateways_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense, hashed, linked by tasks; and every question of the benchmark finds its answer in it."""
+    monkeypatch.setattr(big_ledger, "LONG_CALLS", 60)
+    ledger = tmp_path / "ledger.db"
+    known = big_ledger.build(ledger, 3000)
+    found = Found(ledger)
+    assert len(found.records) == known.records >= 3000
+    assert not found.open
+    assert {one["effect"] for one in found.decisions.values()} == {"allow", "deny"}
+    for line in big_ledger.questions(known, ledger).values():
+        assert big_ledger.ask(line) > 0

@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from tests.gatekeeping import AGENT, OTHER, World, call
 from tests.servers.gateway import Running, billing_tool, running
 
 from whygate.core.calls import Hints
 from whygate.core.reasons import Code
-from whygate.flow import quotas, tasks
+from whygate.flow import gatekeeper, quotas, repeats, tasks
 from whygate.flow.ports import Completion
 from whygate.flow.quotas import FORGOTTEN_NS, HOUR_US, MAX_IN_FLIGHT, InFlight, PerHour
+from whygate.flow.repeats import FIRST
 from whygate.flow.tasks import NewTask
 from whygate.testing.billing import BillingServer
 
@@ -140,3 +142,54 @@ async def test_an_agent_at_its_bound_is_told_to_wait(
     assert answer.headers["retry-after"]
     assert gateway.decision(answer)["subject"]["id"] == "agent:support"
     assert billing.seen == []
+
+
+# --- records ---
+
+
+async def test_refusals_of_one_caller_do_not_fill_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its quota of refusals a caller's are counted, in place of their reasons; what it may do still goes through."""
+    monkeypatch.setattr(gatekeeper, "REFUSED_PER_HOUR", 5)
+    world = await World().load()
+    answers = [await world.gate.admit(call("write")) for _ in range(1000)]
+    assert [one.decision.code for one in answers] == [Code.POLICY_NO_MATCH] * 5 + [Code.QUOTA_EXCEEDED] * 995
+    found = world.ledger.of("decision")
+    assert len(found) == 5 + FIRST
+    assert {one.answer.id for one in answers} == {record.id for record in found}
+    assert (await world.gate.admit(call())).allowed
+    assert (await world.gate.admit(call("write", principal=OTHER))).decision.code is not Code.QUOTA_EXCEEDED
+    await world.gate.overdrawn.flush()
+    counted = world.ledger.of("decision")[-1]
+    assert counted.repeats is not None
+    assert (counted.repeats.count, counted.repeats.of) == (995 - FIRST, found[-1].id)
+    assert (counted.subject.id, counted.reason.code) == (AGENT.id, "quota.exceeded")
+    assert len(world.seen.decisions) == 1002
+
+
+async def test_calls_of_one_caller_do_not_fill_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its quota of calls none of a caller's goes through, and all together are a few records."""
+    monkeypatch.setattr(gatekeeper, "RECORDED_PER_HOUR", 10)
+    world = await World().load()
+    answers = []
+    for _ in range(100):
+        answers.append(await world.gate.admit(call()))
+        if answers[-1].allowed:
+            world.gate.complete(answers[-1], Completion(status=200))
+    assert [one.allowed for one in answers] == [True] * 10 + [False] * 90
+    assert {one.decision.code for one in answers[10:]} == {Code.QUOTA_EXCEEDED}
+    assert len(world.ledger.of("decision")) == 10 + FIRST
+    assert (await world.gate.admit(call(principal=OTHER))).allowed
+
+
+async def test_many_who_overdraw_share_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many callers go beyond their quotas at once: what counts for several of them names none."""
+    monkeypatch.setattr(gatekeeper, "REFUSED_PER_HOUR", 0)
+    monkeypatch.setattr(repeats, "MAX_SOURCES", 2)
+    world = await World().load()
+    for number in range(5):
+        caller = msgspec.structs.replace(AGENT, id=f"agent:{number}")
+        for _ in range(FIRST + 2):
+            assert (await world.gate.admit(call("write", principal=caller))).decision.code is Code.QUOTA_EXCEEDED
+    await world.gate.overdrawn.flush()
+    counted = [record for record in world.ledger.of("decision") if record.repeats]
+    assert [record.subject.id for record in counted] == ["agent:0", "agent:1", ""]

@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 HANG_S = 0.3
 
 
-def build(folder: Path) -> Path | None:
-    """The library; ``None`` where nobody can compile it."""
+def build(folder: Path, name: str = "failing_disk") -> Path | None:
+    """The library of this name; ``None`` where nobody can compile it."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         return None
-    made = folder / "failing_disk.so"
-    source = Path(__file__).with_suffix(".c")
+    made = folder / f"{name}.so"
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(made), str(source), "-ldl"], check=True)
     return made
 

@@ -28,6 +28,8 @@ if sys.platform == "win32":
 else:
     from uvloop import run  # twice asyncio's rate here; not made for Windows
 
+BROKEN_S: Final = 5.0
+"""For calls in flight when the ledger has failed: until the next start, nobody else is served."""
 GC_THRESHOLD: Final = 50_000
 """Containers allocated between two young collections: some hundred calls' worth, a few MB."""
 
@@ -39,12 +41,7 @@ def serve(
 ) -> None:
     """Run the gateway: agents' listener, operators' listener, ledger and projector."""
     console = Console(stderr=True, soft_wrap=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)],
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log_to(console)
     try:
         settings = load(config, os.environ)
     except ConfigError as error:
@@ -53,11 +50,27 @@ def serve(
     sys.exit(run(_run(settings, console)))
 
 
+def _log_to(console: Console) -> None:
+    """Colours for people; for files and journals one line for each message, however long."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
 async def _run(config: Config, console: Console) -> int:
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     try:
         gateway = Gateway(config)
         # A signal that comes too early ends nothing and is not lost: the start reads the policies, and so does the watch.
@@ -85,9 +98,12 @@ async def _run(config: Config, console: Console) -> int:
     if broken:
         # A commit that reported an error is unknown, not absent: only a new start can read what is there.
         console.print("[bold red]The ledger failed; stopping. The next start reads what was written.[/]")
+        loop.call_later(BROKEN_S, hurry.set)
     else:
-        console.print("Stopping: calls in flight are finished first.")
-    await gateway.stop()
+        console.print("Stopping: calls in flight are finished first. A second signal cuts them off.")
+    await gateway.stop(hurry)
+    if not broken:
+        console.print("Stopped.")
     return 1 if broken else 0
 
 

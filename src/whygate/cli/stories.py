@@ -324,7 +324,8 @@ def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
         return End(state="unknown", words=Code.OUTCOME_UNKNOWN.entry.meaning, **facts)
     if completion.code in {Code.UPSTREAM_FAILED, Code.UPSTREAM_TIMEOUT}:
         told = entry.meaning if entry is not None else completion.code
-        return End(state="failed", words=f"{told} {_measured(completion)}", **facts)
+        unsent = "It was not sent to the tool. " if completion.error == "not_sent" else ""
+        return End(state="failed", words=f"{told} {unsent}{_measured(completion)}", **facts)
     if completion.error == "not_forwarded":
         return End(state="withdrawn", words="Allowed, and not sent: the caller was gone before it could be.", **facts)
     said = entry.meaning if entry is not None else completion.code

@@ -383,7 +383,7 @@ TABLE: Final[dict[Code, Entry]] = {
     Code.QUOTA_EXCEEDED: Entry(
         _B,
         "This caller's records, tasks, holds or pending approvals are at their bound.",
-        "You have too much open at once. Finish something first, then retry.",
+        "You have too much open at once, or call too often. Finish something or wait a while, then retry.",
         Next.RETRY,
         "Raise the quota if it is honest work.",
     ),
@@ -631,14 +631,14 @@ TABLE: Final[dict[Code, Entry]] = {
     Code.RESULT_BLOCKED: Entry(None, "The result was withheld by rule.", "The result is withheld.", Next.NONE, ""),
     Code.UPSTREAM_FAILED: Entry(
         None,
-        "The call was allowed and sent; the tool could not be reached or broke off.",
+        "The call was allowed; the tool could not be reached or broke off.",
         "The tool could not be reached. It may or may not have acted.",
         Next.RETRY,
         "Check the tool.",
     ),
     Code.UPSTREAM_TIMEOUT: Entry(
         None,
-        "The call was allowed and sent; the tool did not answer in time.",
+        "The call was allowed; the tool did not answer in time.",
         "The tool did not answer in time. It may or may not have acted.",
         Next.RETRY,
         "Check the tool.",

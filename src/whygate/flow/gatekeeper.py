@@ -54,8 +54,8 @@ from whygate.flow.ports import (
     LedgerUnavailable,
     Observer,
 )
-from whygate.flow.quotas import MAX_IN_FLIGHT, InFlight
-from whygate.flow.repeats import Strangers
+from whygate.flow.quotas import MAX_IN_FLIGHT, RECORDED_PER_HOUR, REFUSED_PER_HOUR, InFlight, PerHour
+from whygate.flow.repeats import Overdrawn, Strangers
 from whygate.flow.subjects import action_of, resource_of, subject_of
 from whygate.flow.tasks import Tasks
 
@@ -66,6 +66,10 @@ that something else is wrong."""
 TELL_NS: Final = 1_000_000_000
 """Between two lines of the log about calls that could not be recorded: thousands a second would fill another disk."""
 _CROWDED: Final = Fault(code=Code.QUOTA_EXCEEDED, note=f"{MAX_IN_FLIGHT} calls of this caller are in flight")
+_OVERDRAWN: Final = Fault(
+    code=Code.QUOTA_EXCEEDED, note=f"{RECORDED_PER_HOUR} calls an hour are recorded for one caller"
+)
+_REPEATING: Final = f"{REFUSED_PER_HOUR} refusals an hour are recorded for one caller; this one would be one more"
 
 _log = logging.getLogger("whygate.gatekeeper")
 _ENFORCE: Final = Mode.ENFORCE.value
@@ -101,7 +105,9 @@ class Gatekeeper:
         self._observer = around.observer
         self._in_flight = InFlight()
         self._unrecorded = self._told_ns = 0
+        self._recorded, self._refused = PerHour(RECORDED_PER_HOUR), PerHour(REFUSED_PER_HOUR)
         self.strangers = Strangers(around.ledger, around.clock, around.ids)
+        self.overdrawn = Overdrawn(around.ledger, around.clock, around.ids)
 
     async def admit(self, call: ToolCall) -> Admission:
         """Decide, and make the decision durable."""
@@ -111,6 +117,8 @@ class Gatekeeper:
             ticket = self._in_flight.begin(caller.id, started_ns)
             if not ticket:
                 call = msgspec.structs.replace(call, faults=(*call.faults, _CROWDED))
+            if not self._recorded.take(caller.id, started_ns // 1000):
+                call = msgspec.structs.replace(call, faults=(_OVERDRAWN,))
         try:
             admission = await self._admit(call)
         except asyncio.CancelledError:
@@ -191,6 +199,8 @@ class Gatekeeper:
                 task = joined.task
                 opened = joined.opened or opened
             decision, duration_us = self._decide(call, task, now)
+            if not decision.allows and (counted := await self._overdrawn(call, decision)) is not None:
+                return counted
             record = self._record(call, decision, task, duration_us)
             try:
                 if opened is None:
@@ -207,6 +217,20 @@ class Gatekeeper:
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
             return _admission(call, decision, record, task)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
+
+    async def _overdrawn(self, call: ToolCall, decision: Decision) -> Admission | None:
+        """The refusal of a caller whose quota of records is used up: counted, not recorded one by one; ``None`` where there
+        is some left, or nothing could be permitted anyway.
+        """
+        if call.faults != (_OVERDRAWN,):
+            if self._refused.take(call.principal.id, time.perf_counter_ns() // 1000):
+                return None
+            decision = _plain(Code.QUOTA_EXCEEDED, _REPEATING)
+        # Dying before it is durable: the caller was not answered. Afterwards at most ten seconds of counts are lost.
+        record = await self.overdrawn.refused(
+            call.principal.id, decision.code, lambda: self._record(call, decision, None, 0)
+        )
+        return _admission(call, decision, record, None)
 
     async def _stranger(self, call: ToolCall) -> Admission:
         """Whoever proved nothing is refused, whatever was asked; repeats of it are counted."""

@@ -11,6 +11,12 @@ MAX_IN_FLIGHT: Final = 128
 FORGOTTEN_NS: Final = 600 * 1_000_000_000
 """A call counts for ten minutes. What has no end by then waits for something that may never come (an answer put off to
 another stream), and must not keep its caller out for ever."""
+RECORDED_PER_HOUR: Final = 1_000_000
+"""Calls of one caller, all at once or spread. A fleet that shares an identity comes to 280 a second, around the clock; the ledger
+grows by at most 2 GB an hour for it."""
+REFUSED_PER_HOUR: Final = 36_000
+"""Of these, refused ones. Honest work is seldom refused, and stops to think when it is; a loop that does not is worth 50 MB
+an hour, and then a count."""
 TASKS_PER_HOUR: Final = 2000
 """Opened by one person or host, all at once or spread: one in two seconds, for a scheduler that is kept busy."""
 MAX_OPEN_TASKS: Final = 20_000

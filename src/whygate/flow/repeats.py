@@ -1,8 +1,9 @@
-"""Refusals of strangers that repeat: counted instead of recorded one by one. Law 3's exception, and how far it goes.
+"""Refusals that repeat: counted instead of recorded one by one. Law 3's exception, and how far it goes.
 
 Rules of this file:
 
-1. Only of callers who proved nothing. Whoever is known to us is worth a record, and a quota of them.
+1. Of callers who proved nothing, from the fourth on. Whoever is known to us is worth a record, and a quota of them; what is
+   refused beyond that quota is counted likewise, by caller instead of source (``Overdrawn``).
 2. Nobody is answered with the id of a record that is not durable. A refusal that is counted is answered with that of the
    last one before it, of the same source and code, that was recorded by itself; the counted record names it (``of``).
 3. Memory and records are bounded whatever comes: ``MAX_SOURCES`` sources are told apart, all others share one place.
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from whygate.core.reasons import Code
-from whygate.core.records import VERSION, AnyRecord, Client, DecisionRecord, LifeRecord, Repeats
+from whygate.core.records import VERSION, AnyRecord, Client, DecisionRecord, LifeRecord, Repeats, Subject
 from whygate.flow.ports import Clock, Ids, Ledger, LedgerUnavailable
 
 FIRST: Final = 3
@@ -65,12 +66,13 @@ class Strangers:
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
 
-    async def refused(self, client: str, code: Code, make: Callable[[], DecisionRecord]) -> DecisionRecord:
-        """The durable record that stands for this refusal: its own (from ``make``), or one of the same kind.
+    async def refused(self, who: str, code: Code, make: Callable[[], DecisionRecord]) -> DecisionRecord:
+        """The durable record that stands for this refusal: its own (from ``make``), or one of the same kind. ``who``: the
+        client's address.
 
         Raises ``LedgerUnavailable``.
         """
-        name, source = self._source(client, code)
+        name, source = self._source(self._name(who), code)
         source.seen = True
         while source.recorded >= FIRST:
             if source.newest is not None:
@@ -140,12 +142,18 @@ class Strangers:
             source.specimen = make()
             source.since = now
             if name == ELSEWHERE:
-                source.specimen.client = Client()
+                self._nobodys(source.specimen)
         source.count += 1
         source.until = now
 
-    def _source(self, client: str, code: Code) -> tuple[str, _Source]:
-        name = source_of(client)
+    def _name(self, who: str) -> str:
+        return source_of(who)
+
+    def _nobodys(self, record: DecisionRecord) -> None:
+        """Take out of a record that stands for several sources what is one's alone."""
+        record.client = Client()
+
+    def _source(self, name: str, code: Code) -> tuple[str, _Source]:
         found = self._sources.get((name, code))
         if found is None and len(self._sources) >= MAX_SOURCES:
             name = ELSEWHERE
@@ -174,6 +182,20 @@ class Strangers:
     def _due(self) -> None:
         self._timer = None
         self._flushing = asyncio.ensure_future(self.flush())
+
+
+class Overdrawn(Strangers):
+    """The same for callers who are known and have used up their quota of records, by their ids."""
+
+    def _name(self, who: str) -> str:
+        return who or "?"  # not everybody's place
+
+    def _nobodys(self, record: DecisionRecord) -> None:
+        record.client = Client()
+        record.subject = _SEVERAL
+
+
+_SEVERAL: Final = Subject(id="", proof="", type="")
 
 
 def source_of(client: str) -> str:

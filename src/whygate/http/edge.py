@@ -32,7 +32,7 @@ from whygate.transport.headers import downward, upward
 from whygate.transport.hints import from_headers
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
-from whygate.transport.refusals import answer_headers, problem, refusal_headers, status_of
+from whygate.transport.refusals import NOT_SENT, answer_headers, problem, refusal_headers, status_of
 from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
@@ -150,14 +150,19 @@ class HttpEdge:
         if exchange.query:
             url += "?" + exchange.query.decode("ascii")
         headers = upward(exchange.headers, (*tool.headers, ("traceparent", admission.traceparent)))
-        done = Completion(code=Code.UPSTREAM_FAILED, error="cancelled", is_error=True)
+        done = Completion(code=Code.OUTCOME_UNKNOWN, error="stopped", is_error=True)
         try:
             async with self._upstreams.send(exchange.method, url, headers, body) as response:
                 done = await self._relay(exchange, response, admission, _location(tool, url, response))
         except UpstreamError as failed:
-            done = Completion(code=failed.code, error=failed.code.value, is_error=True)
+            error = failed.code.value if failed.sent else "not_sent"
+            done = Completion(
+                code=failed.code, status=failed.status, error=error, is_error=True, result_bytes=failed.received_bytes
+            )
             await self._tell_failure(exchange, admission, failed)
         except asyncio.CancelledError:
+            if not exchange.started:
+                await self._tell_failure(exchange, admission, UpstreamError(Code.OUTCOME_UNKNOWN, "stopped"))
             raise
         except Exception:  # noqa: BLE001  # whatever it is, the caller gets a bare answer and the call its completion
             _log.exception("forwarding failed in an unforeseen way")
@@ -187,6 +192,9 @@ class HttpEdge:
                 if gone.done():
                     error = "client_gone"
                     break
+        except UpstreamError as failed:
+            failed.status, failed.received_bytes = response.status, size
+            raise
         finally:
             gone.cancel()
         await exchange.end()
@@ -199,7 +207,8 @@ class HttpEdge:
         if exchange.started:
             raise failed
         entry = failed.code.entry
-        answer = msgspec.structs.replace(admission.answer, note=entry.user, next=entry.next)
+        note = entry.user if failed.sent else NOT_SENT
+        answer = msgspec.structs.replace(admission.answer, note=note, next=entry.next)
         headers = [_PROBLEM, *answer_headers(answer)]
         await exchange.respond(status_of(failed.code), headers, problem(answer, became=failed.code))
 

@@ -261,18 +261,19 @@ class McpEdge:
         opened = Open(self._gate, self._catalogue, admission, turn.envelope)
         watch = Watch(turn.exchange, cancels=turn.envelope.modern)
         try:
-            await self._forward(turn, opened)
+            await self._forward(turn, opened, watch)
         except UpstreamError as error:
-            await self._failed(turn, opened, error.code)
+            await self._failed(turn, opened, error.code, sent=error.sent)
         except FrameTooLarge:
             await self._failed(turn, opened, Code.RESULT_TOO_LARGE)
         except Refused as refused:
             _log.warning("%s: %s", turn.server, refused)
-            await self._failed(turn, opened, Code.UPSTREAM_FAILED)
+            await self._failed(turn, opened, Code.UPSTREAM_FAILED, sent=False)
         except asyncio.CancelledError:
-            opened.finish(
-                Completion(status=opened.status, is_error=True, error="client_gone" if watch.left else "stopped")
-            )
+            if watch.left:
+                opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
+            else:
+                await self._failed(turn, opened, Code.OUTCOME_UNKNOWN, "stopped")
             if not watch.took():
                 raise
         finally:
@@ -282,14 +283,14 @@ class McpEdge:
                     Completion(status=opened.status, is_error=True, error="internal", code=Code.UPSTREAM_FAILED)
                 )
 
-    async def _failed(self, turn: Turn, opened: Open, code: Code) -> None:
+    async def _failed(self, turn: Turn, opened: Open, code: Code, error: str = "", *, sent: bool = True) -> None:
         answer = answer_headers(opened.admission.answer)
         if opened.done and turn.exchange.started:
             await turn.exchange.end()  # the response was passed on before the stream broke off
             return
-        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code))
+        await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code, error, sent=sent))
 
-    async def _forward(self, turn: Turn, opened: Open) -> None:
+    async def _forward(self, turn: Turn, opened: Open, watch: Watch) -> None:
         exchange, admission = turn.exchange, opened.admission
         out = self._outgoing(turn, spliced(turn.envelope, admission.traceparent), admission.traceparent)
         if not self._bindings.usable(turn.server, out.session, out.principal):
@@ -300,7 +301,7 @@ class McpEdge:
         async with self._backends[turn.server].send(out) as answer:
             opened.status = answer.status
             if answer.media_type == EVENTS:
-                await self._stream(turn, opened, answer)
+                await self._stream(turn, opened, answer, watch)
                 return
             body = await answer.read(RESULT_CAP_BYTES)
             status, passed, own = opened.whole(answer.status, body)
@@ -308,7 +309,7 @@ class McpEdge:
             headers += answer_headers(admission.answer)
         await exchange.respond(status, headers, passed)
 
-    async def _stream(self, turn: Turn, opened: Open, answer: Answered) -> None:
+    async def _stream(self, turn: Turn, opened: Open, answer: Answered, watch: Watch) -> None:
         exchange = turn.exchange
         headers = downward(answer.headers)
         headers += answer_headers(opened.admission.answer)
@@ -318,6 +319,9 @@ class McpEdge:
             passed = stream.feed(chunk)
             if passed:
                 await exchange.send(passed)
+            if watch.unheard(len(chunk)):
+                opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
+                return
         passed = stream.end()
         if not opened.done:
             if stream.resumable and not turn.envelope.modern:

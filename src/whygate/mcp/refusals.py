@@ -47,15 +47,15 @@ def refusal(admission: Admission, envelope: Envelope, wrong: Wrong | None, resou
     return Reply(200, headers, _error(envelope.id, REFUSED, answer, {}))
 
 
-def failure(answer: Answer, envelope: Envelope, code: Code) -> bytes:
+def failure(answer: Answer, envelope: Envelope, code: Code, *, sent: bool = True) -> bytes:
     """The JSON-RPC response to an admitted call that the upstream did not answer. ``code`` is one of completions; the
     decision in it stays what it was: the call *was* allowed.
     """
-    entry = TABLE[code]
+    note = TABLE[code].user if sent else http.NOT_SENT
     if envelope.method == "tools/call":
-        return tool_result(envelope, answer, entry.user, code)
+        return tool_result(envelope, answer, note, code)
     data = http.data(answer) | {"completion": code.value}
-    return _response(envelope.id, "error", {"code": INTERNAL_ERROR, "message": entry.user, "data": data})
+    return _response(envelope.id, "error", {"code": INTERNAL_ERROR, "message": note, "data": data})
 
 
 def plain_failure(envelope: Envelope, code: Code) -> bytes:

@@ -25,6 +25,16 @@ _CREDENTIAL: Final = frozenset((401, 407))
 """The upstream did not take *our* credential: nothing the agent could mend, so it does not learn of it."""
 
 
+def is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class Open:
     """An admitted call that has not been completed yet."""
 
@@ -48,14 +58,17 @@ class Open:
             self.done = True
             self._gate.complete(self.admission, completion)
 
-    def fail(self, code: Code, error: str = "") -> bytes:
-        """Complete with a failure of the upstream, and return the JSON-RPC response that says so."""
-        self.finish(Completion(status=self.status, is_error=True, error=error or code.value, code=code))
-        return refusals.failure(self.admission.answer, self.envelope, code)
+    def fail(self, code: Code, error: str = "", *, sent: bool = True) -> bytes:
+        """Complete with a failure of the upstream, and return the JSON-RPC response that says so. ``sent``: whether any of
+        the call may have reached it.
+        """
+        error = error or (code.value if sent else "not_sent")
+        self.finish(Completion(status=self.status, is_error=True, error=error, code=code))
+        return refusals.failure(self.admission.answer, self.envelope, code, sent=sent)
 
     def answered(self, data: bytes) -> bytes | None:
         """The message to pass on if ``data`` is the response to our request (the call is then completed); ``None``
-        where it is any other message.
+        where it is any other message. Nothing for a second response: what was recorded is the first.
         """
         message = splices.opened(data)
         if message is None or message.method:
@@ -64,15 +77,18 @@ class Open:
         if message.error:
             if message.id is not None and message.id != identity:
                 return None
+            if self.done:
+                return b""
             code = splices.error_code(message.error)
             self._finish(message.error, is_error=True, error=code or "error")
             return data
         if not message.result or message.id != identity:
             return None
-        return self._result(data, message.result)
+        return b"" if self.done else self._result(data, message.result)
 
     def _result(self, data: bytes, raw: msgspec.Raw) -> bytes:
-        result = splices.members(raw)
+        # Not all readers of JSON look whether strings are UTF-8 (RFC 8259 section 8.1); some agents' do, and choke on it.
+        result = splices.members(raw) if is_utf8(data) else None
         hidden = 0
         made: dict[str, Any]
         if self.envelope.method == "tools/list":
@@ -154,6 +170,8 @@ class Stream:
         for frame in found:
             self.resumable = self.resumable or frame.has_id
             passed = self._open.answered(frame.data) if frame.data else None
+            if passed == b"":
+                continue
             out.append(frame.raw if passed is None or passed is frame.data else frame.with_data(passed))
         return b"".join(out)
 

@@ -7,6 +7,10 @@ from whygate.transport.asgi import Exchange
 
 GRACE_S: Final = 0.05
 """Most calls are over before this; for those nothing is started, since a task for each would cost more than it saves."""
+UNHEARD_S: Final = 600.0
+"""A legacy tool works on for a client that has left, which may come back for the answer; for so long, as a call counts."""
+UNHEARD_BYTES: Final = 16 * 1024 * 1024
+"""What it may say to nobody meanwhile: as much as an answer may have. Else one that never ends keeps a core busy."""
 
 
 class Watch:
@@ -16,13 +20,14 @@ class Watch:
     the work is stopped. A legacy disconnect is none (2025-11-25, "Disconnection"): it is only noted.
     """
 
-    __slots__ = ("_cancels", "_cut", "_exchange", "_handle", "_task", "_waiting", "left")
+    __slots__ = ("_cancels", "_cut", "_exchange", "_handle", "_task", "_unheard", "_waiting", "left")
 
     def __init__(self, exchange: Exchange, *, cancels: bool) -> None:
         self.left = False
         self._exchange = exchange
         self._cancels = cancels
         self._cut = False
+        self._unheard = 0
         self._waiting: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
         self._handle = asyncio.get_running_loop().call_later(GRACE_S, self._begin)
@@ -33,9 +38,17 @@ class Watch:
     async def _wait(self) -> None:
         await self._exchange.gone()
         self.left = True
-        if self._cancels and self._task is not None:
+        if not self._cancels:
+            await asyncio.sleep(UNHEARD_S)
+        if self._task is not None:
             self._cut = True
             self._task.cancel()
+
+    def unheard(self, size: int) -> bool:
+        """Take note of so many bytes of the answer; whether nobody has heard too much of it already."""
+        if self.left:
+            self._unheard += size
+        return self._unheard > UNHEARD_BYTES
 
     def took(self) -> bool:
         """Whether the cancellation that was just caught is ours, and nobody else's too: then it ends here."""

@@ -34,6 +34,9 @@ _QUEUED: Final = 1000
 _QUEUED_BYTES: Final = 2 * LINE_CAP_BYTES
 """And their bytes: a message alone may have 16 MiB. The same for what is kept."""
 
+_DROPPED_TOLD: Final = 20
+"""Lines that are no messages, as far as the log tells of them: a child that talks must not fill the disk."""
+
 _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger("whygate.mcp.stdio")
 
@@ -105,6 +108,7 @@ class Wire:
         self._stream: Waiter | None = None
         self._kept: deque[bytes] = deque(maxlen=_KEPT)
         self._ids = itertools.count(1)
+        self._dropped = 0
         self.mirrors = Mirrors()
         self.spoke = False
         """It has written at least one message."""
@@ -187,7 +191,10 @@ class Wire:
     def _line(self, line: bytes) -> None:
         message = splices.opened(line)
         if message is None:
-            _log.warning("%s: wrote a line that is no JSON-RPC message; it is dropped", self._name)
+            self._dropped += 1
+            if self._dropped <= _DROPPED_TOLD:
+                more = "" if self._dropped < _DROPPED_TOLD else "; no more is said of such lines"
+                _log.warning("%s: wrote a line that is no JSON-RPC message; it is dropped%s", self._name, more)
             return
         self.spoke = True
         if not message.method:

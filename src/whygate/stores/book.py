@@ -10,6 +10,7 @@ Knows nothing of disks, so every ledger shares it. Rules of this file:
 
 import datetime
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
@@ -36,10 +37,11 @@ MAX_BYTES: Final = 65_535
 """Of one record: an entry bundle of a tlog-tiles log has a 16-bit length before each entry."""
 STEP_US: Final = 1_000_000
 """A clock set back by more than this is recorded: smaller corrections are what time daemons do all day."""
-AHEAD_US: Final = 3600 * 1_000_000
-"""A clock put forward by more than this is recorded: it ends tasks and whatever else has a time to end at."""
+AHEAD_US: Final = 60 * 1_000_000
+"""A clock put forward by more than this is recorded: it ends tokens, tasks and whatever else has a time to end at."""
 MAX_FACETS: Final = 50_000
 """Facets remembered as written. A forgotten one is only offered to the table again."""
+_log = logging.getLogger("whygate.ledger")
 _MAX_INT: Final = 2**53 - 1
 _UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
@@ -122,8 +124,11 @@ class Book:
             self.last_us = wall_us
             self._now = from_us(wall_us)
         if back_us > STEP_US:
+            told = "the clock was set back by %d s: recorded time stands still until %s, and so does what ends by it"
+            _log.warning(told, round(back_us / 1e6), self._now.isoformat(timespec="seconds"))
             self.life("clock_step", {"back_us": back_us, "wall_us": wall_us})
         elif ahead_us > AHEAD_US:
+            _log.warning("the clock was put forward by %d s: what ends by it, ends sooner", round(ahead_us / 1e6))
             self.life("clock_step", {"ahead_us": ahead_us, "wall_us": wall_us})
 
     def admit(self, entry: Iterable[AnyRecord], claims: Iterable[Claim] = ()) -> None:

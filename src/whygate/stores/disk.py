@@ -96,6 +96,9 @@ class Disk:
         """
         self.path = path
         self._watched: dict[Path, tuple[int, int]] = {}
+        """Files that hold records, and which ones they are."""
+        self._shared: dict[Path, tuple[int, int]] = {}
+        """The index of the WAL, by which readers and other writers keep out of each other's way."""
         self.uncertain = False
         """Whether a commit reported an error: then nobody knows whether it is in the file."""
         _create_private(path)
@@ -206,16 +209,18 @@ class Disk:
 
     def watch(self) -> None:
         """Remember which files we write to, once they all exist (the WAL does after the first commit)."""
-        for path in (self.path, self.path.with_name(self.path.name + "-wal")):
+        for suffix, kept in (("", self._watched), ("-wal", self._watched), ("-shm", self._shared)):
+            path = self.path.with_name(self.path.name + suffix)
             found = path.stat()
-            self._watched[path] = (found.st_dev, found.st_ino)
+            kept[path] = (found.st_dev, found.st_ino)
         sync_folder(self.path.parent)
 
-    def check_identity(self) -> None:
+    def check_identity(self, *, every: bool = False) -> None:
         """Raises ``LedgerGone`` where the files at our paths are not those we write to: SQLite goes on writing to a deleted
-        file without a word, and everything acknowledged since would be lost.
+        file without a word, and everything acknowledged since would be lost. ``every``: those without records, too.
         """
-        for path, known in self._watched.items():
+        watched = self._watched | self._shared if every else self._watched
+        for path, known in watched.items():
             try:
                 found = os.stat(path)  # noqa: PTH116  half the cost of Path.stat, at every commit
             except FileNotFoundError:

@@ -11,7 +11,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,15 @@ def reason_of(path: Path, error: BaseException, *, uncertain: bool) -> str:
     if uncertain:
         told += " (whether the last records were written is not known; the next start reads them again)"
     return told
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What goes wrong while the ledger is opened, in our words."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerUnavailable(f"the ledger {path} can't be opened: {error}") from error
 
 
 class Ballast:

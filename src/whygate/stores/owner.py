@@ -47,14 +47,14 @@ class OwnerLock:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, msgspec.json.encode(Owner(host=socket.gethostname(), pid=os.getpid(), since=now)), 0)
 
-    def lost(self) -> bool:
-        """Whether the lock file is no longer the one we hold: a second owner could lock another in its place."""
+    def check(self) -> None:
+        """Raises ``LedgerOwned`` where the lock file is no longer the one we hold: a second owner could lock another."""
         held = os.fstat(self._fd)
-        try:
+        with contextlib.suppress(FileNotFoundError):
             there = self.path.stat()
-        except FileNotFoundError:
-            return True
-        return (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino)
+            if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                return
+        raise LedgerOwned(f"the lock file {self.path} was removed or replaced while in use")
 
     def release(self) -> None:
         """The file stays: whoever removed it could remove the one that a newcomer has just locked."""

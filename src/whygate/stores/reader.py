@@ -62,6 +62,22 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
         return records.decode(self.bytes)
 
 
+class _Context(msgspec.Struct, frozen=True, gc=False):
+    trace_id: str = ""
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """What tells where a record belongs: read in a third of the time of all of it."""
+
+    id: str
+    kind: str
+    context: _Context = _Context()
+    decision: str = ""
+
+
+_PLACE: Final = msgspec.json.Decoder(_Place)
+
+
 class Explained(NamedTuple):
     """What there is to say about one decision."""
 
@@ -251,10 +267,10 @@ def _placed(chain: list[Stored], trace_id: str) -> Iterator[Stored]:
     """A chain without the decisions that were placed in another trace, and without their ends."""
     elsewhere = set()
     for stored in chain:
-        record = stored.record
-        if isinstance(record, DecisionRecord) and record.context.trace_id not in {"", trace_id}:
+        record = _PLACE.decode(stored.bytes)
+        if record.kind == DecisionRecord.KIND and record.context.trace_id not in {"", trace_id}:
             elsewhere.add(record.id)
-        elif not (isinstance(record, CompletionRecord) and record.decision in elsewhere):
+        elif not (record.kind == CompletionRecord.KIND and record.decision in elsewhere):
             yield stored
 
 

@@ -20,6 +20,7 @@ import datetime
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -31,13 +32,13 @@ from whygate.flow.ports import ClaimFailed, LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
 from whygate.stores.clocks import steady_us, wall_us
 from whygate.stores.disk import Disk, policy_rows
-from whygate.stores.faults import HANG_S, Ballast, Gaps, Watchdog, is_full, reason_of
-from whygate.stores.owner import LedgerOwned, OwnerLock
+from whygate.stores.faults import HANG_S, Ballast, Gaps, Watchdog, explained, is_full, reason_of
+from whygate.stores.owner import OwnerLock
 from whygate.stores.waiting import Entry, answer, unsent
 
 FOLLOW_S: Final = 0.02
 WATCH_S: Final = 1.0
-"""How often an idle ledger looks whether its file is still there."""
+"""How often the ledger looks whether all its files are still there; those that hold records, at every commit."""
 MAX_BATCH: Final = 512
 """Appends in one commit: more would make the first of them wait for the last."""
 MAX_WAITING: Final = 20_000
@@ -83,14 +84,14 @@ class SqliteLedger:
         """Whether the stop record is written."""
         self._failed: str | None = None
         self._failing = threading.Lock()
-        self._told_us = 0
+        self._told_us, self._looked = 0, 0.0
         self._ballast, self._gaps = Ballast(path), Gaps(path)
         self._at_work: list[Entry] = []
         self.scarce = False
         """Whether the disk is nearly full: then no decision is written, and so none is made."""
         self.dropped = 0
         """Completions of calls that had ended already, or that came when nothing could be written any more."""
-        with _explained(path):
+        with explained(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._owner = OwnerLock(path)
             self._disk, self._book = self._begin(start)
@@ -251,6 +252,7 @@ class SqliteLedger:
         try:
             while not self._closing and self._failed is None:
                 self._write(self._collect())
+                self._look()
             if self._failed is None:
                 self._end()
         except BaseException as error:  # noqa: BLE001  whatever it was: after it, nothing may pass
@@ -276,15 +278,20 @@ class SqliteLedger:
         try:
             first = self._queue.get(timeout=WATCH_S)
         except queue.Empty:
-            self._watchdog.begin()
-            self._disk.check_identity()
-            if self._owner.lost():
-                raise LedgerOwned(f"the lock file {self._owner.path} was removed or replaced while in use") from None
-            if self.scarce:
-                self.scarce = not self._ballast.make()
-            self._watchdog.end()
             return []
         return self._drain([first] if first is not None else [])
+
+    def _look(self) -> None:
+        """Now and then, at work or idle: whether all files are still there, and room."""
+        if (now := time.monotonic()) - self._looked < WATCH_S:
+            return
+        self._looked = now
+        self._watchdog.begin()
+        self._disk.check_identity(every=True)
+        self._owner.check()
+        if self.scarce:
+            self.scarce = not self._ballast.make()
+        self._watchdog.end()
 
     def _drain(self, entries: list[Entry]) -> list[Entry]:
         with contextlib.suppress(queue.Empty):
@@ -390,11 +397,3 @@ class SqliteLedger:
                 entry.refused = LedgerUnavailable(reason)
             answer(entries, self._left)
             entries = self._drain([])
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> "collections.abc.Iterator[None]":
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerUnavailable(f"the ledger {path} can't be opened: {error}") from error

@@ -33,7 +33,9 @@ NO_TOOL: Final = ""
 """The method names no tool."""
 
 _JSON_RPC: Final = re.compile(r"-32[0-9]{3}")
-_WORDS: Final = frozenset(("tool_error", "client_gone", "stopped", "cancelled", "internal", "unanswered", "unreadable"))
+_WORDS: Final = frozenset(
+    ("tool_error", "client_gone", "stopped", "cancelled", "internal", "not_sent", "unanswered", "unreadable")
+)
 
 
 class Metrics:

@@ -5,6 +5,7 @@ Above ``load``'s bounds a request is turned away as ``overload.shed``, before an
 only asking who calls, would be the way to take the gateway down. It is counted, and the ledger is told how many there were.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -16,6 +17,7 @@ from whygate.flow.ports import Answer
 from whygate.transport.asgi import JSON, Exchange, Receive, Scope, Send
 from whygate.transport.load import MAX_BUSY, MAX_STREAMS, Load
 from whygate.transport.refusals import problem, refusal_headers
+from whygate.transport.under_way import UnderWay
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
 _RESOURCE: Final = re.compile(r"/(?:mcp|http)/[a-z0-9_-]{1,64}")
@@ -59,6 +61,7 @@ class AgentsApp:
         self._issuers = tuple(issuers)
         self._shed = shed
         self.load = Load()
+        self.under_way = UnderWay()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,14 +76,20 @@ class AgentsApp:
             await self._turn_away(exchange)
             return
         load.busy += 1
+        task, calls = asyncio.current_task(), self.under_way.calls
+        calls.add(task)  # type: ignore[arg-type]  # an application runs in a task
         try:
             if path.startswith(b"/mcp/"):
                 await self._mcp(path[5:].decode("latin-1"), exchange)
             else:
                 await self._plain(path, exchange)
+        except asyncio.CancelledError:
+            await self._goodbye(exchange)
         finally:
+            calls.discard(task)
             load.busy -= 1
-            load.held_bytes -= exchange.held_bytes
+            if exchange.held_bytes:
+                load.let_go(exchange.held_bytes)
         if exchange.crowded:
             await self._turn_away(exchange)
 
@@ -101,11 +110,26 @@ class AgentsApp:
             await self._turn_away(exchange)
             return
         load.streams += 1
+        task, streams = asyncio.current_task(), self.under_way.streams
+        streams.add(task)  # type: ignore[arg-type]  # an application runs in a task
         try:
             await self._mcp(path[5:].decode("latin-1"), exchange)
+        except asyncio.CancelledError:
+            await self._goodbye(exchange)
+            if exchange.started:
+                await exchange.end()  # nothing was promised in it: to end is not to break off
         finally:
+            streams.discard(task)
             load.streams -= 1
-            load.held_bytes -= exchange.held_bytes
+            if exchange.held_bytes:
+                load.let_go(exchange.held_bytes)
+
+    async def _goodbye(self, exchange: Exchange) -> None:
+        """An exchange that was cancelled: by the stop, then nobody is left without an answer, or by who knows whom."""
+        if not self.under_way.stopping:
+            raise asyncio.CancelledError
+        if not exchange.started:
+            await exchange.respond(503, _SHED_HEADERS, _SHED_BODY)
 
     async def _turn_away(self, exchange: Exchange) -> None:
         self._shed()

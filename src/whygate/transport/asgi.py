@@ -170,7 +170,7 @@ class Exchange:
         if load.held_bytes + size > MAX_HELD_BYTES:
             self.crowded = True
             raise Crowded
-        load.held_bytes += size
+        load.hold(size)
         self.held_bytes += size
 
     async def _discard(self, size: int) -> None:

@@ -19,6 +19,8 @@ from whygate.transport.asgi import Header
 
 MAX_HEAD_BYTES: Final = 256 * 1024
 """Of an answer's status line and headers, and of what frames its body (chunks' extensions, trailers) without any of it."""
+MAX_HEADERS: Final = 128
+"""As many as an agent's may have. Clients in common use give up at a hundred or so."""
 BUFFER_BYTES: Final = 256 * 1024
 """Of an answer's body, read ahead of whoever takes it."""
 _BODILESS: Final = frozenset((204, 304))
@@ -33,6 +35,9 @@ class UpstreamError(Exception):
         self.note = note
         self.sent = sent
         """Whether bytes of the request may have reached the upstream."""
+        self.status = 0
+        """Of its answer, where that broke off after its head."""
+        self.received_bytes = 0
 
 
 class Link(asyncio.Protocol):
@@ -191,6 +196,8 @@ class Link(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self.whole:
             return
+        if len(self._headers) > MAX_HEADERS:
+            raise ValueError("more headers than any tool needs")
         status = self._parser.get_status_code()
         if status < 200:
             if status == 101:

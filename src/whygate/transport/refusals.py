@@ -36,6 +36,7 @@ _STATUS: Final[dict[Code, int]] = {
     Code.UPSTREAM_FAILED: 502,
     Code.UPSTREAM_TIMEOUT: 504,
     Code.RESULT_TOO_LARGE: 502,
+    Code.OUTCOME_UNKNOWN: 502,
 }
 
 
@@ -85,6 +86,10 @@ def data(answer: Answer) -> dict[str, str]:
         "note": answer.note,
         "next": answer.next.value,
     }
+
+
+NOT_SENT: Final = "The tool could not be reached. The call was not sent to it, so it has not acted."
+"""Instead of a completion code's own words, which leave open what the tool did."""
 
 
 def problem(answer: Answer, *, became: Code | None = None) -> bytes:

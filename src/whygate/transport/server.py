@@ -41,7 +41,8 @@ CONNECTIONS: Final = 8192
 """Served at once. Beyond, the longest idle one makes room; where none is idle, the new one is closed."""
 BACKLOG: Final = 2048
 """Connections that the kernel holds while the loop is busy: a burst of clients is not a reason to refuse."""
-STOP_GRACE_S: Final = 10.0
+STOP_GRACE_S: Final = 2.0
+"""For answers to reach their clients; that calls can finish is seen to before (``under_way``)."""
 
 _log = logging.getLogger("whygate.http")
 
@@ -80,14 +81,17 @@ class HttpServer:
             self._sweeping.cancel()
             raise AddressInUse(f"{self.address}: {error.strerror or error}") from None
 
+    def refuse(self) -> None:
+        """From now on take no connections, and no further requests on those there are; what is under way goes on."""
+        if self._server is not None and not self.stopping:
+            self.stopping = True
+            self._server.close()
+            for connection in list(self.connections):
+                connection.finish()
+
     async def stop(self) -> None:
         """Refuse new connections, let calls in flight finish for ``STOP_GRACE_S``, then end."""
-        if self._server is None:
-            return
-        self.stopping = True
-        self._server.close()
-        for connection in list(self.connections):
-            connection.finish()
+        self.refuse()
         if self.connections:
             self._empty = self.loop.create_future()
             await asyncio.wait([self._empty], timeout=STOP_GRACE_S)
@@ -128,18 +132,8 @@ class Connection(asyncio.Protocol):
     """One client's connection, and the requests on it."""
 
     __slots__ = (
-        *(
-            "_ahead",
-            "_client",
-            "_head_bytes",
-            "_headers",
-            "_in_head",
-            "_lingering",
-            "_parser",
-            "_paused",
-            "_reading",
-            "_segment",
-        ),
+        *("_ahead", "_client", "_head_bytes", "_headers", "_in_head", "_lingering", "_parser", "_paused", "_reading"),
+        "_segment",
         *("_server", "_since", "_stalled", "_task", "_url", "_writable", "transport", "turn"),
     )
 
