@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.mcp import frames, refusals, splices
 from whygate.mcp.backend import Answered, Outgoing, Refused, Server
@@ -134,6 +135,11 @@ class StdioBackend:
             self._leave(seat)
         while self._stops:
             await asyncio.gather(*self._stops, return_exceptions=True)
+
+    async def dismiss(self, principal: Principal) -> None:
+        seat = self._shared.get(whose(principal))
+        if seat is not None and not seat.wire.busy:
+            self._leave(seat)
 
     @asynccontextmanager
     async def send(self, out: Outgoing) -> AsyncIterator[Answered]:
