@@ -76,9 +76,7 @@ async def test_a_modern_server_is_spoken_to_as_one(kind: str) -> None:
         assert "echo" in names
         assert conversation.modern
         params = {"name": "echo", "arguments": {"text": "hi"}}
-        async with conversation.ask(
-            "tools/call", params, args=params["arguments"], headers=(("mcp-name", "echo"),)
-        ) as asked:
+        async with conversation.ask("tools/call", params, args=params["arguments"]) as asked:
             found = [data async for _, data in asked.messages()]
         assert "hi" in found[-1].decode()
         await conversation.close()

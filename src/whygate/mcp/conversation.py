@@ -33,16 +33,17 @@ from whygate.mcp.envelope import (
     VERSION_KEY,
     Envelope,
 )
-from whygate.mcp.mirrors import Mirrors
+from whygate.mcp.mirrors import Mirrors, encoded
 from whygate.mcp.told import Listing, failed
 from whygate.transport.upstream import UpstreamError
 
-CLIENT_KEY: Final = "io.modelcontextprotocol/clientInfo"
+PROTOCOL: Final = "io.modelcontextprotocol/"
+CLIENT_KEY: Final = f"{PROTOCOL}clientInfo"
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Revisions with a handshake that we speak, newest first; the oldest differs in nothing that tools need."""
 OURSELVES: Final = msgspec.Raw(msgspec.json.encode({"name": "whygate", "version": __version__}))
 NO_CAPABILITIES: Final = msgspec.Raw(b"{}")
-PROBE_S: Final = 15.0
+PROBE_S: Final = 10.0
 """To find out the era. A server that never answers what it does not know is taken for a legacy one after that; the slowest
 of the usual ones need 2.4 s to start."""
 PAGES: Final = 100
@@ -67,15 +68,18 @@ class Conversation:
         *,
         eras: dict[str, bool] | None = None,
         capabilities: msgspec.Raw = NO_CAPABILITIES,
+        info: msgspec.Raw = OURSELVES,
     ) -> None:
         """``eras``: by server's name, whether it is modern; shared by all conversations. ``capabilities``: what a server
-        may ask of the client behind us (an object); a question beyond them is not expected.
+        may ask of the client behind us (an object); a question beyond them is not expected. ``info``: who that client
+        says it is, for modern servers.
         """
         self._server = server
         self._backend = backend
         self._principal = principal
         self._eras = {} if eras is None else eras
         self._capabilities = capabilities
+        self._info = info
         self._ids = itertools.count(1)
         self._lock = asyncio.Lock()
         self._started = False
@@ -85,6 +89,8 @@ class Conversation:
         self.modern = False
         """The server's era; known once a request was made."""
         self.mirrors = Mirrors()
+        self.listed = False
+        """Whether ``mirrors`` is what the server's list says."""
 
     async def start(self) -> None:
         """Find out the era, and open a session where there are sessions; at once where that is done. Raises
@@ -107,12 +113,13 @@ class Conversation:
                 async with self._backend.send(out):
                     pass
 
-    async def list_tools(self) -> Listing:
+    async def list_tools(self, traceparent: str = "") -> Listing:
         """All pages of the server's tools. Raises ``UpstreamError`` where they can't be had whole, and ``Refused``."""
+        trace: dict[str, Any] = {"_meta": {"traceparent": traceparent}} if traceparent else {}
         tools: list[bytes] = []
         ttl_ms, size, cursor, seen = None, 0, "", set()
         for number in range(PAGES):
-            raw = await self.request("tools/list", {"cursor": cursor} if cursor else {})
+            raw = await self.request("tools/list", trace | ({"cursor": cursor} if cursor else {}))
             if raw is None:
                 if self._has_tools:
                     raise failed("has no list of tools, though it says so")
@@ -125,6 +132,7 @@ class Conversation:
                 raise UpstreamError(Code.RESULT_TOO_LARGE, "the list of tools is too long")
             ttl_ms = int(page.ttl_ms) if ttl_ms is None else min(ttl_ms, int(page.ttl_ms))
             if not page.cursor:
+                self.listed = True
                 return Listing(tools=tools, ttl_ms=max(ttl_ms, 0))
             cursor = page.cursor
             if cursor in seen:
@@ -305,7 +313,7 @@ class Conversation:
         meta = dict(params.get("_meta", _NOTHING))
         if self.modern:
             meta.setdefault(CAPABILITIES_KEY, self._capabilities)
-            meta.setdefault(CLIENT_KEY, OURSELVES)
+            meta.setdefault(CLIENT_KEY, self._info)
             meta[VERSION_KEY] = MODERN[-1]
         meta.pop("progressToken", None)
         if token is not None:
@@ -318,7 +326,11 @@ class Conversation:
         out = self._outgoing("POST", body, made, "" if method == "initialize" else self._session)
         if self.modern:
             out.headers += [("mcp-protocol-version", MODERN[-1]), ("mcp-method", method)]
+            if method == "tools/call":
+                out.headers.append(("mcp-name", encoded(params["name"])))
         out.headers += headers
+        if isinstance(parent := meta.get("traceparent"), str):
+            out.headers.append(("traceparent", parent))
         return out
 
     def _outgoing(self, http_method: str, body: bytes, envelope: Envelope, session: str) -> Outgoing:

@@ -235,7 +235,7 @@ class StdioBackend:
             while not out.takes_events and not (waiter.answered and waiter.queue.empty()):
                 message = await waiter.next(self._timeout_s)
             if waiter.answered and waiter.queue.empty():
-                yield Whole(_status(message) if envelope.modern else 200, message, headers)
+                yield Whole(status_of_error(message) if envelope.modern else 200, message, headers)
             else:
                 answer = Events(waiter, message, self._timeout_s, endless=endless)
                 answer.headers += headers
@@ -330,6 +330,7 @@ class StdioBackend:
         self._not_before = asyncio.get_running_loop().time() + wait_s
 
 
-def _status(message: bytes) -> int:
+def status_of_error(message: bytes) -> int:
+    """The HTTP status that a response has in the modern era; 200 where it is no error that has one of its own."""
     opened = splices.opened(message)
     return _STATUS.get(splices.error_code(opened.error), 200) if opened is not None and opened.error else 200

@@ -225,6 +225,8 @@ def _of_both(decision: DecisionRecord, completion: CompletionRecord) -> _Shapes:
     attributes = _server_attributes(decision) | shared
     if completion.hidden:
         attributes[names.HIDDEN] = completion.hidden
+    if left_out := sum(1 for each in completion.servers if each.code):
+        attributes[names.LEFT_OUT] = left_out
     if server_error:
         attributes[names.ERROR_TYPE] = server_error
     name = _name(decision)
