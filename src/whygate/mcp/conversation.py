@@ -7,7 +7,8 @@ Rules of this file:
    remembered (``eras``), because a stdio process takes messages of the first era that it hears and no other.
 2. Ids and progress tokens are the conversation's own, so that the requests of many clients can share it.
 3. Everything is bounded: the time to find out the era, the pages and bytes of a list, the times a stream is taken up.
-4. A legacy session that the server has lost (404) is opened anew, once per request: what answers 404 did not act.
+4. A legacy session that the server has lost is opened anew, once per request. It says so with 404 (2025-11-25,
+   basic/transports, "Session Management"); some say 400. Neither has acted.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ TOOLS: Final = 2_000
 """Of one server: none that is honest has more."""
 _END_S: Final = 5.0
 _NOTHING: Final[Mapping[str, Any]] = {}
-_GONE: Final = 404
+_GONE: Final = frozenset((400, 404))
 
 _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger("whygate.mcp")
@@ -82,6 +83,7 @@ class Conversation:
         self._info = info
         self._ids = itertools.count(1)
         self._lock = asyncio.Lock()
+        self._telling: set[asyncio.Task[None]] = set()
         self._started = False
         self._session = ""
         self._version = ""
@@ -104,6 +106,8 @@ class Conversation:
 
     async def close(self) -> None:
         """End the session, if there is one. Never raises, and takes some seconds at the most."""
+        if self._telling:
+            await asyncio.wait(self._telling)
         session, self._session, self._started = self._session, "", False
         if not session:
             return
@@ -174,18 +178,25 @@ class Conversation:
         """
         for again in (True, False):
             await self.start()
-            session = self._session
-            identity = next(self._ids)
+            session, identity = self._session, next(self._ids)
             out = self._request(method, params, args, headers, None if token is None else identity, identity)
-            async with self._backend.send(out) as answer:
-                if again and session and answer.status == _GONE:
-                    if self._session == session:
-                        self._session, self._started = "", False
-                    continue
-                if self.modern and answer.status >= 400:
-                    self._started = False  # the server behind this name may have become another: ask it again
-                yield Asked(answer, identity, token, None if self.modern else self._again)
-                return
+            try:
+                async with self._backend.send(out) as answer:
+                    if again and session and answer.status in _GONE:
+                        if self._session == session:
+                            self._session, self._started = "", False
+                        continue
+                    if self.modern and answer.status >= 400:
+                        self._started = False  # the server behind this name may have become another: ask it again
+                    yield Asked(answer, identity, token, None if self.modern else self._again)
+                    return
+            except asyncio.CancelledError:
+                self._give_up(identity)
+                raise
+            except UpstreamError as error:
+                if error.code is Code.UPSTREAM_TIMEOUT:
+                    self._give_up(identity)
+                raise
 
     async def tell(self, message: Mapping[str, Any]) -> None:
         """Send a notification or a response. To a modern server there is nothing to tell: nothing is sent. Raises
@@ -207,11 +218,19 @@ class Conversation:
             error = {"code": METHOD_NOT_FOUND, "message": "the client behind this gateway can't be asked that"}
             await self.tell({"id": question.id, "error": error})
 
-    async def cancel(self, identity: int, reason: str) -> None:
-        """Tell a legacy server that nobody waits for the request any more (2025-11-25, basic/utilities/cancellation)."""
+    def _give_up(self, identity: int) -> None:
+        """Tell a legacy server that nobody waits for the request any more (2025-11-25, basic/utilities/cancellation). To a
+        modern one the closed connection says so.
+        """
+        if not self.modern:
+            task = asyncio.get_running_loop().create_task(self._cancel(identity))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _cancel(self, identity: int) -> None:
         with contextlib.suppress(UpstreamError, Refused, TimeoutError):
             async with asyncio.timeout(_END_S):
-                params = {"requestId": identity, "reason": reason}
+                params = {"requestId": identity, "reason": "nobody waits for it any more"}
                 await self.tell({"method": "notifications/cancelled", "params": params})
 
     async def _begin(self) -> None:
@@ -329,8 +348,8 @@ class Conversation:
             if method == "tools/call":
                 out.headers.append(("mcp-name", encoded(params["name"])))
         out.headers += headers
-        if isinstance(parent := meta.get("traceparent"), str):
-            out.headers.append(("traceparent", parent))
+        if "traceparent" in meta:
+            out.headers.append(("traceparent", _text(meta["traceparent"])))
         return out
 
     def _outgoing(self, http_method: str, body: bytes, envelope: Envelope, session: str) -> Outgoing:
@@ -350,6 +369,10 @@ class Conversation:
             session=session,
             takes_events=True,
         )
+
+
+def _text(value: str | msgspec.Raw) -> str:
+    return value if isinstance(value, str) else msgspec.json.decode(value, type=str)
 
 
 def _session(answer: Answered) -> str:

@@ -23,7 +23,7 @@ from whygate.mcp.conversation import Conversation
 from whygate.mcp.envelope import Parts
 from whygate.mcp.relay import Open
 from whygate.mcp.stdio import KEEPALIVE_S, status_of_error
-from whygate.mcp.talks import Question, Talk, Talks
+from whygate.mcp.talks import Question, Talk
 from whygate.transport.asgi import JSON, Exchange, Header
 from whygate.transport.refusals import answer_headers
 from whygate.transport.upstream import UpstreamError
@@ -122,8 +122,7 @@ class Down:
 class Crossing:
     """A call of one tool."""
 
-    def __init__(self, talks: Talks, talk: Talk, conversation: Conversation, tool: str, down: Down) -> None:
-        self._talks = talks
+    def __init__(self, talk: Talk, conversation: Conversation, tool: str, down: Down) -> None:
         self._talk = talk
         self._conversation = conversation
         self._tool = tool
@@ -154,10 +153,6 @@ class Crossing:
                         await self._notice(opened, message, data)
                     else:
                         await self._question(opened, message, data)
-            except asyncio.CancelledError:
-                if not asked.answered:
-                    self._talks.later(conversation.cancel(asked.id, "the client has left"))
-                raise
             finally:
                 self._talk.forget(envelope.id)
         raise UpstreamError(Code.UPSTREAM_FAILED, "no response")  # messages() says so itself; said again for the reader

@@ -72,7 +72,7 @@ class MergedEdge(McpEdge):
             await super()._serve(server_name, turn)
             return
         turn.merged = True
-        turn.wrong = await self._read(server_name, turn)
+        turn.wrong = await self._read(server_name, turn) or _version(turn)
         method = turn.envelope.method
         if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
             await self._refuse(turn)
@@ -217,7 +217,7 @@ class MergedEdge(McpEdge):
         if talk is None or not turn.server:
             await self._decide(turn, _dead if talk is None else _unknown)
             return
-        crossing = Crossing(self._talks, talk, self._talks.conversation(talk, turn.server), tool, down)
+        crossing = Crossing(talk, self._talks.conversation(talk, turn.server), tool, down)
         crossing.mirrored(_params_repeated(turn))
         identity = turn.envelope.id
         if talk.key and identity in talk.running:
@@ -334,6 +334,16 @@ class MergedEdge(McpEdge):
         if shown is None:
             return Code.UPSTREAM_FAILED, 0
         return msgspec.structs.replace(part, tools=shown[0]["tools"]), shown[1]
+
+
+def _version(turn: Turn) -> Wrong | None:
+    """A revision that nobody here speaks, in the header of a legacy request (2025-11-25, basic/transports, "Protocol
+    Version Header").
+    """
+    said = turn.heads.text(b"mcp-protocol-version")
+    if turn.envelope.modern or not said or said in LEGACY or said in MODERN:
+        return None
+    return Wrong(Code.REQUEST_VERSION_UNSUPPORTED, "an unknown protocol revision in the header")
 
 
 class _Round:

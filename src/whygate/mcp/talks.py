@@ -13,7 +13,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -133,6 +133,8 @@ class Talks:
         self._backends = backends
         self._sessions: dict[str, Talk] = {}
         self._shared: dict[str, Talk] = {}
+        self._of: dict[str, set[Talk]] = {}
+        """All of them, by owner."""
         self._eras: dict[str, bool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -142,6 +144,7 @@ class Talks:
         self._make_room(principal)
         talk = Talk(secrets.token_urlsafe(24), principal, capabilities=merging.shown(capabilities), info=info)
         self._sessions[talk.key] = talk
+        self._of.setdefault(talk.owner, set()).add(talk)
         return talk
 
     def find(self, session: str, principal: Principal) -> Talk | None:
@@ -156,6 +159,7 @@ class Talks:
         elif (talk := self._shared.get(owner)) is None:
             self._make_room(principal)
             talk = self._shared[owner] = Talk("", principal, capabilities={}, info=OURSELVES)
+            self._of.setdefault(owner, set()).add(talk)
         talk.used_s = time.monotonic()
         return talk
 
@@ -179,6 +183,10 @@ class Talks:
             del self._sessions[talk.key]
         elif self._shared.get(talk.owner) is talk:
             del self._shared[talk.owner]
+        own = self._of.get(talk.owner, set())
+        own.discard(talk)
+        if not own:
+            self._of.pop(talk.owner, None)
         for running in tuple(talk.running.values()):
             running.cancel()
         for conversation in talk.conversations.values():
@@ -202,16 +210,17 @@ class Talks:
     def _make_room(self, principal: Principal) -> None:
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
-        owner = whose(principal)
-        talks = [*self._sessions.values(), *self._shared.values()]
-        own = [talk for talk in talks if talk.owner == owner]
-        for crowd, bound in ((own, PER_PRINCIPAL), (talks, MOST)):
-            if len(crowd) < bound:
-                continue
-            idle = [talk for talk in crowd if not talk.busy]
-            if not idle:
-                raise Refused(Code.QUOTA_EXCEEDED, f"{len(crowd)} sessions are in use")
-            self.end(min(idle, key=lambda talk: talk.used_s))
+        own = self._of.get(whose(principal), ())
+        if len(own) >= PER_PRINCIPAL:
+            self._give_way(own)
+        if len(self._sessions) + len(self._shared) >= MOST:
+            self._give_way((*self._sessions.values(), *self._shared.values()))
+
+    def _give_way(self, crowd: Collection[Talk]) -> None:
+        idle = [talk for talk in crowd if not talk.busy]
+        if not idle:
+            raise Refused(Code.QUOTA_EXCEEDED, f"{len(crowd)} sessions are in use")
+        self.end(min(idle, key=lambda talk: talk.used_s))
 
     def _sweep(self) -> None:
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
