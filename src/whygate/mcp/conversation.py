@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-1. The server's era is found out, never configured: ``server/discover`` first, and ``initialize`` for whoever does not
-   know it (2026-07-28, basic/lifecycle, "Backward Compatibility"). What a server of the same name turned out to speak is
-   remembered (``eras``), because a stdio process takes messages of the first era that it hears and no other.
+1. The server's era is found out, never configured: the wanted one is tried first, with ``server/discover`` or
+   ``initialize``, then the other (2026-07-28, basic/lifecycle, "Backward Compatibility"). Which of the two a server of this
+   name speaks is remembered (``eras``), because a stdio process takes messages of the first era that it hears, and no other.
 2. Ids and progress tokens are the conversation's own, so that the requests of many clients can share it.
 3. Everything is bounded: the time to find out the era, the pages and bytes of a list, the times a stream is taken up.
 4. A legacy session that the server has lost is opened anew, once per request. It says so with 404 (2025-11-25,
@@ -43,7 +43,6 @@ CLIENT_KEY: Final = f"{PROTOCOL}clientInfo"
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """Revisions with a handshake that we speak, newest first; the oldest differs in nothing that tools need."""
 OURSELVES: Final = msgspec.Raw(msgspec.json.encode({"name": "whygate", "version": __version__}))
-NO_CAPABILITIES: Final = msgspec.Raw(b"{}")
 PROBE_S: Final = 10.0
 """To find out the era. A server that never answers what it does not know is taken for a legacy one after that; the slowest
 of the usual ones need 2.4 s to start."""
@@ -54,8 +53,25 @@ _END_S: Final = 5.0
 _NOTHING: Final[Mapping[str, Any]] = {}
 _GONE: Final = frozenset((400, 404))
 
+Eras = dict[tuple[str, bool], bool]
+"""By server's name and era (modern or not), whether it speaks it."""
+
 _encode: Final = msgspec.json.Encoder().encode
 _log = logging.getLogger("whygate.mcp")
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """Who stands behind us in a conversation."""
+
+    capabilities: msgspec.Raw = msgspec.Raw(b"{}")
+    """What a server may ask of it (an object)."""
+    info: msgspec.Raw = OURSELVES
+    """Who it says it is (an object)."""
+    modern: bool = True
+    """Its era, which is tried first."""
+
+
+NOBODY: Final = Client()
 
 
 class Conversation:
@@ -67,20 +83,15 @@ class Conversation:
         backend: Backend,
         principal: Principal,
         *,
-        eras: dict[str, bool] | None = None,
-        capabilities: msgspec.Raw = NO_CAPABILITIES,
-        info: msgspec.Raw = OURSELVES,
+        eras: Eras | None = None,
+        client: Client = NOBODY,
     ) -> None:
-        """``eras``: by server's name, whether it is modern; shared by all conversations. ``capabilities``: what a server
-        may ask of the client behind us (an object); a question beyond them is not expected. ``info``: who that client
-        says it is, for modern servers.
-        """
+        """``eras``: what is known already, shared by all conversations."""
         self._server = server
         self._backend = backend
         self._principal = principal
-        self._eras = {} if eras is None else eras
-        self._capabilities = capabilities
-        self._info = info
+        self._eras: Eras = {} if eras is None else eras
+        self._client = client
         self._ids = itertools.count(1)
         self._lock = asyncio.Lock()
         self._telling: set[asyncio.Task[None]] = set()
@@ -202,8 +213,10 @@ class Conversation:
         """Send a notification or a response. To a modern server there is nothing to tell: nothing is sent. Raises
         ``UpstreamError``.
         """
-        if not self._started or self.modern:
-            return
+        if self._started and not self.modern:
+            await self._tell(message)
+
+    async def _tell(self, message: Mapping[str, Any]) -> None:
         body = _encode({"jsonrpc": "2.0"} | dict(message))
         made = Envelope()
         made.method, made.params = message.get("method", ""), message.get("params", {})
@@ -235,19 +248,21 @@ class Conversation:
 
     async def _begin(self) -> None:
         name = self._server.name
-        known = self._eras.get(name)
-        self.modern = known if known is not None else True
-        if not self.modern or not await self._discover(certain=known is True):
-            self.modern = False
-            try:
-                await self._initialize()
-            except UpstreamError:
-                self._eras.pop(name, None)
-                raise
-        self._started = True
+        for modern in (self._client.modern, not self._client.modern):
+            if self._eras.get((name, modern)) is False:
+                continue
+            self.modern, self._session, self._version = modern, "", ""
+            if await (self._discover() if modern else self._initialize()):
+                self._eras[name, modern] = self._started = True
+                return
+        # What is behind the name may have changed: the next conversation asks for both again.
+        for modern in (True, False):
+            self._eras.pop((name, modern), None)
+        raise failed("speaks no revision of the protocol that is known here")
 
-    async def _discover(self, *, certain: bool) -> bool:
-        """Whether the server speaks the modern era. Raises ``UpstreamError`` where it speaks none that we do."""
+    async def _discover(self) -> bool:
+        """Whether the server speaks the modern era. Raises ``UpstreamError`` where that can't be found out."""
+        certain = self._eras.get((self._server.name, True), False)
         try:
             async with asyncio.timeout(PROBE_S):
                 message = await self._once("server/discover", {})
@@ -256,43 +271,32 @@ class Conversation:
                 raise UpstreamError(Code.UPSTREAM_TIMEOUT, "the tool did not answer in time") from None
             await self._backend.dismiss(self._principal)
             return False
-        if message is not None and message.result:
-            hello = told.hello(message.result)
-            if hello is not None and not set(MODERN).isdisjoint(hello.versions):
-                self._version = MODERN[-1]
-                self._has_tools = "tools" in hello.capabilities
-                self._eras[self._server.name] = True
-                return True
-        if message is not None and message.error:
-            supported = told.supported(message.error)
-            if supported and set(supported).isdisjoint((*MODERN, *LEGACY)):
-                raise failed("speaks no revision of the protocol that is known here")
+        hello = told.hello(message.result) if message is not None and message.result else None
+        if hello is not None and not set(MODERN).isdisjoint(hello.versions):
+            self._version = MODERN[-1]
+            self._has_tools = "tools" in hello.capabilities
+            return True
+        self._eras[self._server.name, True] = False
         await self._backend.dismiss(self._principal)
         return False
 
-    async def _initialize(self) -> None:
-        """The handshake (2025-11-25, basic/lifecycle). Raises ``UpstreamError``."""
-        self._session = self._version = ""
+    async def _initialize(self) -> bool:
+        """The handshake (2025-11-25, basic/lifecycle): whether the server knows it. Raises ``UpstreamError``."""
         params = {
             "protocolVersion": LEGACY[0],
-            "capabilities": self._capabilities,
-            "clientInfo": OURSELVES,
+            "capabilities": self._client.capabilities,
+            "clientInfo": self._client.info,
         }
         message = await self._once("initialize", params)
         hello = told.hello(message.result) if message is not None and message.result else None
-        if hello is None:
-            raise failed("answered the handshake with what is no answer to it")
-        if hello.version not in LEGACY:
-            raise failed("speaks no revision of the protocol that is known here")
+        if hello is None or hello.version not in LEGACY:
+            self._eras[self._server.name, False] = False
+            await self.close()
+            return False
         self._version = hello.version
         self._has_tools = "tools" in hello.capabilities
-        self._eras[self._server.name] = False
-        self._started = True  # only for what tells it so
-        try:
-            await self.tell({"method": "notifications/initialized"})
-        except BaseException:
-            self._started = False
-            raise
+        await self._tell({"method": "notifications/initialized"})
+        return True
 
     async def _once(self, method: str, params: Mapping[str, Any]) -> splices.Message | None:
         """The response to a request of the handshake; ``None`` where what came is none."""
@@ -331,8 +335,8 @@ class Conversation:
         made.method, made.id, made.modern, made.version = method, identity, self.modern, self._version
         meta = dict(params.get("_meta", _NOTHING))
         if self.modern:
-            meta.setdefault(CAPABILITIES_KEY, self._capabilities)
-            meta.setdefault(CLIENT_KEY, self._info)
+            meta.setdefault(CAPABILITIES_KEY, self._client.capabilities)
+            meta.setdefault(CLIENT_KEY, self._client.info)
             meta[VERSION_KEY] = MODERN[-1]
         meta.pop("progressToken", None)
         if token is not None:

@@ -22,7 +22,7 @@ from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.mcp import merging
 from whygate.mcp.backend import Backend, Refused, Server
-from whygate.mcp.conversation import NO_CAPABILITIES, OURSELVES, Conversation
+from whygate.mcp.conversation import NOBODY, Client, Conversation, Eras
 from whygate.mcp.sessions import whose
 from whygate.mcp.told import Listing
 
@@ -73,14 +73,14 @@ class Running:
 class Talk:
     """One client's, or one principal's, conversations with all servers."""
 
-    def __init__(self, key: str, principal: Principal, *, capabilities: Mapping[str, Any], info: msgspec.Raw) -> None:
+    def __init__(self, key: str, principal: Principal, client: Client, capabilities: Mapping[str, Any]) -> None:
         self.key = key
         """The session's id; empty for what a principal asks without one."""
         self.owner = whose(principal)
         self.principal = principal
         self.capabilities = capabilities
         """The client's, as far as they work through here; none where there is no session to ask in."""
-        self.info = info
+        self.client = client
         self.conversations: dict[str, Conversation] = {}
         self.lists: dict[str, tuple[float, Listing]] = {}
         self.questions: dict[str, Question] = {}
@@ -135,14 +135,16 @@ class Talks:
         self._shared: dict[str, Talk] = {}
         self._of: dict[str, set[Talk]] = {}
         """All of them, by owner."""
-        self._eras: dict[str, bool] = {}
+        self._eras: Eras = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     def open(self, principal: Principal, capabilities: Mapping[str, Any], info: msgspec.Raw) -> Talk:
         """A session for a legacy client. Raises ``Refused`` over the bounds."""
         self._make_room(principal)
-        talk = Talk(secrets.token_urlsafe(24), principal, capabilities=merging.shown(capabilities), info=info)
+        shown = merging.shown(capabilities)
+        client = Client(capabilities=msgspec.Raw(msgspec.json.encode(shown)), info=info, modern=False)
+        talk = Talk(secrets.token_urlsafe(24), principal, client, shown)
         self._sessions[talk.key] = talk
         self._of.setdefault(talk.owner, set()).add(talk)
         return talk
@@ -158,13 +160,15 @@ class Talks:
                 return None
         elif (talk := self._shared.get(owner)) is None:
             self._make_room(principal)
-            talk = self._shared[owner] = Talk("", principal, capabilities={}, info=OURSELVES)
+            talk = self._shared[owner] = Talk("", principal, NOBODY, {})
             self._of.setdefault(owner, set()).add(talk)
         talk.used_s = time.monotonic()
         return talk
 
     def conversation(self, talk: Talk, name: str) -> Conversation:
-        """The talk's conversation with this server; it begins with its first request."""
+        """The talk's conversation with this server; it begins with its first request. A server that speaks both eras is
+        spoken to in the client's own, in which nothing has to be translated.
+        """
         found = talk.conversations.get(name)
         if found is None:
             found = talk.conversations[name] = Conversation(
@@ -172,8 +176,7 @@ class Talks:
                 self._backends[name],
                 talk.principal,
                 eras=self._eras,
-                capabilities=msgspec.Raw(msgspec.json.encode(talk.capabilities)) if talk.key else NO_CAPABILITIES,
-                info=talk.info,
+                client=talk.client,
             )
         return found
 

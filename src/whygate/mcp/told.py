@@ -6,7 +6,6 @@ Pure. What can't be read is ``None`` or an ``UpstreamError`` of ours: no server'
 import msgspec
 
 from whygate.core.reasons import Code
-from whygate.mcp.envelope import UNSUPPORTED_VERSION
 from whygate.transport.upstream import UpstreamError
 
 
@@ -27,14 +26,6 @@ class Hello(msgspec.Struct):
     capabilities: dict[str, msgspec.Raw] = {}
 
 
-class _Unsupported(msgspec.Struct):
-    class Data(msgspec.Struct):
-        supported: list[str] = []
-
-    code: int | float = 0
-    data: Data = msgspec.field(default_factory=Data)
-
-
 class Page(msgspec.Struct):
     tools: list[msgspec.Raw]
     cursor: str | None = msgspec.field(default=None, name="nextCursor")
@@ -52,15 +43,6 @@ def hello(raw: msgspec.Raw) -> Hello | None:
         return msgspec.json.decode(raw, type=Hello)
     except (msgspec.DecodeError, RecursionError):
         return None
-
-
-def supported(error: msgspec.Raw) -> list[str]:
-    """The revisions named by an error that says that ours is not among them."""
-    try:
-        read = msgspec.json.decode(error, type=_Unsupported)
-    except (msgspec.DecodeError, RecursionError):
-        return []
-    return read.data.supported if int(read.code) == UNSUPPORTED_VERSION else []
 
 
 def page(raw: msgspec.Raw) -> Page:
