@@ -219,7 +219,7 @@ async def test_hostile_names_reach_no_server(gate: FakeGate, name: str) -> None:
 
 async def test_a_tool_of_no_server_is_decided_like_one_that_no_server_has(gate: FakeGate) -> None:
     """An agent can't find out by a refusal which servers there are."""
-    gate.refuse = dict.fromkeys(("up/nothing", "ghost/nothing"), Code.POLICY_NO_MATCH)
+    gate.refuse = dict.fromkeys(("up/nothing", "/ghost__nothing"), Code.POLICY_NO_MATCH)
     async with before(gate, up=Tools("echo")) as up, up.raw() as client:
         told = [(await called(client, f"{server}__nothing")).json()["result"] for server in ("up", "ghost")]
     for one, admission in zip(told, gate.admitted, strict=True):

@@ -198,7 +198,7 @@ class Crossing:
     def _wanted(self, result: Parts) -> Input | None:
         """What is to be asked of the client; ``None`` where it can't be."""
         requests = splices.members(result["inputRequests"]) if "inputRequests" in result else {}
-        if requests is None or not self._down.takes_events:
+        if requests is None or not self._down.takes_events or not self._talk.can_wait:
             return None
         found = {key: _asking(raw) for key, raw in requests.items()}
         asking = {key: each for key, each in found.items() if each is not None and self._talk.can_answer(each.method)}
@@ -220,9 +220,11 @@ class Crossing:
         """
         loop = asyncio.get_running_loop()
         waiting: dict[str, tuple[str, asyncio.Future[Mapping[str, msgspec.Raw]]]] = {}
-        if not wanted.requests:
-            await asyncio.sleep(1)  # the server only wants to be asked again
+        waiting_for = self._talk.waiting
+        waiting_for[self._talk.owner] += 1
         try:
+            if not wanted.requests:
+                await asyncio.sleep(1)  # the server only wants to be asked again
             for key, asking in wanted.requests.items():
                 answer: asyncio.Future[Mapping[str, msgspec.Raw]] = loop.create_future()
                 identity = self._talk.ask(Question(call=opened.envelope.id, answer=answer))
@@ -234,6 +236,9 @@ class Crossing:
         except TimeoutError:
             answers = {"": None}
         finally:
+            waiting_for[self._talk.owner] -= 1
+            if not waiting_for[self._talk.owner]:
+                del waiting_for[self._talk.owner]
             self._talk.forget(opened.envelope.id)
         if None in answers.values():
             await self._down.end(200, self._unanswerable(opened, asked=True))

@@ -92,7 +92,7 @@ class MergedEdge(McpEdge):
         if not turn.asked:
             return call
         arguments = turn.envelope.params.get("arguments", {})
-        tool = merging.nobodys(*merging.split(turn.asked))
+        tool = merging.nobodys(turn.asked)
         return msgspec.structs.replace(call, tool=tool, asked=turn.asked[:128], args=arguments)
 
     async def _answer(self, turn: Turn, admission: Admission) -> None:

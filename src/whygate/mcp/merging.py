@@ -53,11 +53,11 @@ def split(name: str) -> tuple[str, str]:
     return (server, tool) if found else ("", name)
 
 
-def nobodys(server: str, tool: str) -> Tool | None:
-    """A tool of a server that does not exist, to be decided on like one that does and has no such tool, so that nobody
-    can tell the two apart; ``None`` where the name has no tool's shape.
+def nobodys(name: str) -> Tool | None:
+    """A tool of no server, to be decided on like one that a server does not have, so that nobody can tell the two apart;
+    ``None`` where the name has no tool's shape. No rule but one for everything can permit it.
     """
-    return Tool(server=server[:64], name=tool, type="mcp", known=False) if _TOOL.fullmatch(tool) else None
+    return Tool(server="", name=name, type="mcp", known=False) if _TOOL.fullmatch(name) else None
 
 
 def merged(lists: Sequence[Listed], *, modern: bool, whole: bool) -> dict[str, Any]:

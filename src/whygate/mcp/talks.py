@@ -13,6 +13,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, Final
 
@@ -33,6 +34,9 @@ IDLE_S: Final = 1800.0
 """As for processes: longer than a person's lunch breaks an agent's work off for."""
 QUESTIONS: Final = 100
 """That wait for one client's answer."""
+WAITING: Final = 32
+"""Calls of one principal that wait for its answers, before they go on as further calls: while they wait they count as at work
+in the listener, and not among the calls in flight."""
 CACHE_S: Final = 60.0
 """A list is kept as long as its server says, and not longer than this: it may be wrong about itself."""
 _SWEEP_S: Final = 60.0
@@ -73,6 +77,9 @@ class Running:
 class Talk:
     """One client's, or one principal's, conversations with all servers."""
 
+    waiting: Counter[str]
+    """By owner, for all talks: calls that wait for their client's answers."""
+
     def __init__(self, key: str, principal: Principal, client: Client, capabilities: Mapping[str, Any]) -> None:
         self.key = key
         """The session's id; empty for what a principal asks without one."""
@@ -91,6 +98,11 @@ class Talk:
     def can_answer(self, method: str) -> bool:
         """Whether a server may ask this of the client."""
         return bool(self.key) and merging.ASKABLE.get(method) in self.capabilities and len(self.questions) < QUESTIONS
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether one more call may wait for the client's answers."""
+        return self.waiting[self.owner] < WAITING
 
     def ask(self, question: Question) -> str:
         """The id under which the client is asked. Pair with ``forget``."""
@@ -136,6 +148,7 @@ class Talks:
         self._of: dict[str, set[Talk]] = {}
         """All of them, by owner."""
         self._eras: Eras = {}
+        self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -146,8 +159,7 @@ class Talks:
         client = Client(capabilities=msgspec.Raw(msgspec.json.encode(shown)), info=info, modern=False)
         talk = Talk(secrets.token_urlsafe(24), principal, client, shown)
         self._sessions[talk.key] = talk
-        self._of.setdefault(talk.owner, set()).add(talk)
-        return talk
+        return self._new(talk)
 
     def find(self, session: str, principal: Principal) -> Talk | None:
         """The talk of a session, or of the principal where no session is named. ``None`` for a session that is not, or is
@@ -161,8 +173,13 @@ class Talks:
         elif (talk := self._shared.get(owner)) is None:
             self._make_room(principal)
             talk = self._shared[owner] = Talk("", principal, NOBODY, {})
-            self._of.setdefault(owner, set()).add(talk)
+            self._new(talk)
         talk.used_s = time.monotonic()
+        return talk
+
+    def _new(self, talk: Talk) -> Talk:
+        talk.waiting = self._waiting
+        self._of.setdefault(talk.owner, set()).add(talk)
         return talk
 
     def conversation(self, talk: Talk, name: str) -> Conversation:
