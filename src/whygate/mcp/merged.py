@@ -12,6 +12,7 @@ Rules of this file:
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -67,12 +68,12 @@ class MergedEdge(McpEdge):
     def _known(self, server_name: str) -> bool:
         return server_name == ALL or super()._known(server_name)
 
-    async def _serve(self, server_name: str, turn: Turn) -> None:
-        if server_name != ALL:
-            await super()._serve(server_name, turn)
-            return
+    def _serve(self, server_name: str, turn: Turn) -> Coroutine[Any, Any, None]:
+        return self._all(turn) if server_name == ALL else super()._serve(server_name, turn)
+
+    async def _all(self, turn: Turn) -> None:
         turn.merged = True
-        turn.wrong = await self._read(server_name, turn) or _version(turn)
+        turn.wrong = await self._read(ALL, turn) or _version(turn)
         method = turn.envelope.method
         if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
             await self._refuse(turn)
