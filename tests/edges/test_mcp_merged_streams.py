@@ -129,8 +129,14 @@ def _asks(message: dict[str, Any]) -> dict[str, Any]:
     return {"result": result}
 
 
-async def test_a_modern_servers_questions_are_asked_of_a_legacy_client(gate: FakeGate) -> None:
-    """Round by round on the call's stream; each round is a call of its own, decided and completed."""
+@pytest.mark.parametrize("grace_s", [0.0, 5.0])
+async def test_a_modern_servers_questions_are_asked_of_a_legacy_client(
+    gate: FakeGate, grace_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round by round on the call's stream, whether it is quick or slow; each round is a call of its own, decided and
+    completed.
+    """
+    monkeypatch.setattr("whygate.mcp.watch.GRACE_S", grace_s)
     upstream = Tools("echo")
     upstream.called = _asks
     async with before(gate, up=upstream) as up, up.raw() as client:
@@ -138,6 +144,7 @@ async def test_a_modern_servers_questions_are_asked_of_a_legacy_client(gate: Fak
         async with _streaming(client, call("up__echo", modern=False, identity=5), session) as messages:
             for value in ("Ada", "red"):
                 question = await anext(messages)
+                await asyncio.sleep(0.05)
                 reply = {"id": question["id"], "result": {"action": "accept", "content": {"v": value}}}
                 assert (await client.post("", json={"jsonrpc": "2.0"} | reply, headers=session)).status_code == 202
             answer = await anext(messages)
