@@ -20,8 +20,7 @@ from tests.servers.merged import (
 )
 
 from whygate.core.reasons import Code
-from whygate.mcp import merged as merged_edge
-from whygate.mcp import merging
+from whygate.mcp import gathering, merging
 from whygate.mcp.backend import Server
 from whygate.testing.gate import FakeGate
 from whygate.testing.serve import free_port
@@ -88,7 +87,7 @@ async def test_a_server_that_gives_no_list_is_left_out(
     gate: FakeGate, ill: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others' tools are listed, the record says who is missing and why, and clients come back for it soon."""
-    monkeypatch.setattr(merged_edge, "LIST_S", 0.5)
+    monkeypatch.setattr(gathering, "LIST_S", 0.5)
     bad = Tools("x")
     if ill == "garbage":
         bad.answer = _garbage

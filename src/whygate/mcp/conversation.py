@@ -132,7 +132,7 @@ class Conversation:
         """All pages of the server's tools. Raises ``UpstreamError`` where they can't be had whole, and ``Refused``."""
         trace: dict[str, Any] = {"_meta": {"traceparent": traceparent}} if traceparent else {}
         tools: list[bytes] = []
-        ttl_ms, size, cursor, seen = None, 0, "", set()
+        ttl_ms, size, cursor, seen, public = None, 0, "", set(), True
         for number in range(PAGES):
             raw = await self.request("tools/list", trace | ({"cursor": cursor} if cursor else {}))
             if raw is None:
@@ -146,9 +146,10 @@ class Conversation:
             if size > CAP_BYTES or len(tools) > TOOLS:
                 raise UpstreamError(Code.RESULT_TOO_LARGE, "the list of tools is too long")
             ttl_ms = int(page.ttl_ms) if ttl_ms is None else min(ttl_ms, int(page.ttl_ms))
+            public = public and page.scope == "public"
             if not page.cursor:
                 self.listed = True
-                return Listing(tools=tools, ttl_ms=max(ttl_ms, 0))
+                return Listing(tools=tools, ttl_ms=max(ttl_ms, 0), public=public)
             cursor = page.cursor
             if cursor in seen:
                 raise failed("its list of tools goes round in circles")

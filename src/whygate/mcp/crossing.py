@@ -64,6 +64,7 @@ class Down:
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._ended = False
         self.takes_events = takes_events
 
     def begin(self, headers: list[Header]) -> None:
@@ -81,6 +82,7 @@ class Down:
         """The last word."""
         self.close()
         async with self._lock:
+            self._ended = True
             if self._exchange.started:
                 await self._exchange.send(frames.event(message))
                 await self._exchange.end()
@@ -91,8 +93,9 @@ class Down:
         """End without an answer: the client has said that it wants none."""
         self.close()
         async with self._lock:
-            await self._start()
-            await self._exchange.end()
+            if not self._ended:
+                await self._start()
+                await self._exchange.end()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -4,8 +4,7 @@ Rules of this file:
 
 1. A call is decided, recorded and completed exactly as on ``/mcp/{server}``: by the time it is decided, its tool has its
    own name and server, and no policy can tell which address it came by.
-2. One decision for one list, whatever the number of servers; its completion says what each of them gave. A server that
-   gave none is left out, never passed off as one without tools; where none gave any, the list is a failure.
+2. One decision for one list, whatever the number of servers (``gathering``).
 3. Sessions are ours here, bound to their principal; what servers open for a client hangs on its talk (``talks``).
 4. What this address does not know is refused and recorded, as everywhere.
 """
@@ -20,13 +19,12 @@ import msgspec
 from whygate.core.calls import ToolCall
 from whygate.core.identity import Status
 from whygate.core.reasons import Code
-from whygate.core.records import ListedServer
 from whygate.flow.ports import Admission, Completion
-from whygate.mcp import lists, merging, refusals, splices
+from whygate.mcp import merging, refusals
 from whygate.mcp.backend import Refused
 from whygate.mcp.conversation import LEGACY, OURSELVES
 from whygate.mcp.crossing import ROUNDS, Crossing, Down, Input
-from whygate.mcp.edge import EVENTS, RESULT_CAP_BYTES, McpEdge, Turn
+from whygate.mcp.edge import EVENTS, McpEdge, Turn
 from whygate.mcp.envelope import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -34,10 +32,10 @@ from whygate.mcp.envelope import (
     MODERN,
     REFUSED,
     Envelope,
-    Parts,
     Wrong,
 )
-from whygate.mcp.relay import Open, sight, tell
+from whygate.mcp.gathering import Gathering
+from whygate.mcp.relay import Open, tell
 from whygate.mcp.talks import Running, Talk, Talks
 from whygate.transport.asgi import JSON, Header
 from whygate.transport.refusals import answer_headers
@@ -45,9 +43,6 @@ from whygate.transport.upstream import UpstreamError
 
 ALL: Final = ""
 """The server's name in the path where there is none."""
-LIST_S: Final = 20.0
-"""For one server's whole list, its start included: the slowest of the usual ones need 2.4 s; nobody waits for longer than
-this because one of many is ill."""
 _ALLOW: Final[Header] = (b"allow", b"POST, DELETE")
 _SESSION: Final = b"mcp-session-id"
 _encode: Final = msgspec.json.Encoder().encode
@@ -60,6 +55,7 @@ class MergedEdge(McpEdge):
     async def start(self) -> None:
         await super().start()
         self._talks = Talks(self._servers, self._backends)
+        self._gathering = Gathering(self._gate, self._catalogue, self._talks, self._servers)
 
     async def close(self) -> None:
         await self._talks.close()
@@ -263,78 +259,13 @@ class MergedEdge(McpEdge):
             return
 
         async def forward(turn: Turn, opened: Open) -> None:
-            await self._listed(turn, opened, talk)
+            await tell(turn.exchange, 200, *await self._gathering.answer(opened, talk))
 
         talk.busy += 1
         try:
             await self._decide(turn, forward)
         finally:
             talk.busy -= 1
-
-    async def _listed(self, turn: Turn, opened: Open, talk: Talk) -> None:
-        """Ask every server at once, and answer with what they gave."""
-        names = sorted(self._servers)
-        parent = opened.admission.traceparent
-        found = await asyncio.gather(*(self._part(talk, name, parent) for name in names))
-        parts: list[merging.Listed] = []
-        told: list[ListedServer] = []
-        left = RESULT_CAP_BYTES
-        for name, part in zip(names, found, strict=True):
-            hidden, kept = 0, part
-            if isinstance(kept, merging.Listed):
-                left -= sum(len(bytes(tool)) for tool in kept.tools)
-                kept, hidden = self._filtered(turn, kept) if left > 0 else (Code.RESULT_TOO_LARGE, 0)
-            if isinstance(kept, merging.Listed):
-                parts.append(kept)
-                told.append(ListedServer(hidden=hidden, name=name, tools=len(kept.tools)))
-            else:
-                told.append(ListedServer(code=kept.value, name=name))
-        missing = [each.name for each in told if each.code]
-        headers = [JSON, *answer_headers(opened.admission.answer)]
-        if missing:
-            _log.warning(
-                "left out of a list of tools: %s", ", ".join(f"{one.name} ({one.code})" for one in told if one.code)
-            )
-        if missing and not parts:
-            opened.finish(Completion(is_error=True, error="no_server", code=Code.UPSTREAM_FAILED, servers=tuple(told)))
-            await tell(turn.exchange, 200, headers, opened.fail(Code.UPSTREAM_FAILED))
-            return
-        made = merging.merged(parts, modern=turn.envelope.modern, whole=not missing)
-        data = _encode({"jsonrpc": "2.0", "id": turn.envelope.id, "result": made})
-        raw = _encode(made)
-        opened.finish(
-            Completion(
-                hidden=sum(each.hidden for each in told),
-                result_bytes=len(raw),
-                result_digest=self._gate.digest(raw),
-                servers=tuple(told),
-            )
-        )
-        passed = splices.downward(data, made, _encode(opened.admission.answer))
-        await tell(turn.exchange, 200, headers, passed)
-
-    async def _part(self, talk: Talk, name: str, traceparent: str) -> merging.Listed | Code:
-        """One server's list, or why there is none."""
-        self._talks.conversation(talk, name)
-        try:
-            async with asyncio.timeout(LIST_S):
-                found = await talk.listing(name, traceparent)
-        except UpstreamError as error:
-            return error.code
-        except Refused as refused:
-            return refused.code
-        except TimeoutError:
-            return Code.UPSTREAM_TIMEOUT
-        return merging.Listed(server=name, tools=[msgspec.Raw(tool) for tool in found.tools], ttl_ms=found.ttl_ms)
-
-    def _filtered(self, turn: Turn, part: merging.Listed) -> tuple[merging.Listed | Code, int]:
-        """The part with the tools that the caller may see, and how many were left out."""
-        result: Parts = {"tools": msgspec.Raw(_encode(part.tools))}
-        self._catalogue.learn(part.server, lists.names(result))
-        shown = lists.filtered(result, sight(self._gate, turn.principal, part.server), modern=False)
-        if shown is None:
-            return Code.UPSTREAM_FAILED, 0
-        return msgspec.structs.replace(part, tools=shown[0]["tools"]), shown[1]
 
 
 def _version(turn: Turn) -> Wrong | None:

@@ -29,7 +29,7 @@ from whygate.mcp.told import Listing
 
 PER_PRINCIPAL: Final = 64
 """A principal's clients at one time; each holds at most one session with each server."""
-MOST: Final = 10_000
+MOST: Final = 4_096
 IDLE_S: Final = 1800.0
 """As for processes: longer than a person's lunch breaks an agent's work off for."""
 QUESTIONS: Final = 100
@@ -38,7 +38,8 @@ WAITING: Final = 32
 """Calls of one principal that wait for its answers, before they go on as further calls: while they wait they count as at work
 in the listener, and not among the calls in flight."""
 CACHE_S: Final = 60.0
-"""A list is kept as long as its server says, and not longer than this: it may be wrong about itself."""
+"""A list that is the same for everybody is kept as long as its server says, and not longer than this: it may be wrong about
+itself."""
 _SWEEP_S: Final = 60.0
 
 _log = logging.getLogger("whygate.mcp")
@@ -89,7 +90,6 @@ class Talk:
         """The client's, as far as they work through here; none where there is no session to ask in."""
         self.client = client
         self.conversations: dict[str, Conversation] = {}
-        self.lists: dict[str, tuple[float, Listing]] = {}
         self.questions: dict[str, Question] = {}
         self.running: dict[int | str, Running] = {}
         self.busy = 0
@@ -127,15 +127,6 @@ class Talk:
             kept = {key: parts[key] for key in ("result", "error") if key in parts}
             await question.conversation.tell({"id": question.identity} | kept)
 
-    async def listing(self, name: str, traceparent: str) -> Listing:
-        """The tools of one server, by its own account. Raises ``UpstreamError`` and ``Refused``."""
-        until, known = self.lists.get(name, (0.0, None))
-        if known is not None and time.monotonic() < until:
-            return known
-        found = await self.conversations[name].list_tools(traceparent)
-        self.lists[name] = (time.monotonic() + min(found.ttl_ms / 1000, CACHE_S), found)
-        return found
-
 
 class Talks:
     """All talks of one gateway."""
@@ -148,6 +139,8 @@ class Talks:
         self._of: dict[str, set[Talk]] = {}
         """All of them, by owner."""
         self._eras: Eras = {}
+        self._lists: dict[str, tuple[float, Listing]] = {}
+        """What servers say is the same for everybody, and until when."""
         self._waiting: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -195,6 +188,16 @@ class Talks:
                 eras=self._eras,
                 client=talk.client,
             )
+        return found
+
+    async def listing(self, talk: Talk, name: str, traceparent: str) -> Listing:
+        """The tools of one server, by its own account. Raises ``UpstreamError`` and ``Refused``."""
+        until_s, known = self._lists.get(name, (0.0, None))
+        if known is not None and time.monotonic() < until_s:
+            return known
+        found = await self.conversation(talk, name).list_tools(traceparent)
+        if found.public and found.ttl_ms:
+            self._lists[name] = (time.monotonic() + min(found.ttl_ms / 1000, CACHE_S), found)
         return found
 
     def end(self, talk: Talk) -> None:

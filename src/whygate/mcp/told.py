@@ -16,6 +16,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """Definitions, as their bytes came, in the server's order."""
     ttl_ms: int = 0
     """For how long the server says that it holds; 0 where it says nothing."""
+    public: bool = False
+    """The server says that it is the same for everybody."""
 
 
 class Hello(msgspec.Struct):
@@ -31,6 +33,7 @@ class Page(msgspec.Struct):
     cursor: str | None = msgspec.field(default=None, name="nextCursor")
     ttl_ms: int | float = msgspec.field(default=0, name="ttlMs")
     kind: str = msgspec.field(default="complete", name="resultType")
+    scope: str = msgspec.field(default="private", name="cacheScope")
 
 
 def failed(what: str) -> UpstreamError:
