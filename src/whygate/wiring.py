@@ -32,7 +32,7 @@ from whygate.http.openapi import Document, OpenApiRefused, besides
 from whygate.http.openapi import read as read_openapi
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
-from whygate.mcp.edge import McpEdge
+from whygate.mcp.merged import MergedEdge
 from whygate.policy_files import PolicyFolder
 from whygate.serving import Listener, check
 from whygate.stores.keys import Keys, load_or_create
@@ -193,7 +193,7 @@ class Gateway:
         http = HttpEdge(http_tools(config, self.catalogue, self.documents), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
         servers, each = mcp_servers(config), metadata + "/mcp/{server}"
-        mcp = McpEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
+        mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
 

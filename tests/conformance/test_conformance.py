@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.conformance.between import behind
 from tests.conformance.fixture import make
+from tests.conformance.renamed import renamed
 from tests.conformance.suite import CLIENT_SCENARIOS, LEGS, ROOT, Leg, run, run_client
 
 from whygate.testing.serve import served
@@ -24,7 +25,21 @@ NOT_OVER_STDIO = {
     "server-sse-polling": "what comes over stdio carries no event ids, so there is no stream to take up again",
     "server-sse-multiple-streams": "an answer that nothing came before is sent in one piece, not as a stream",
 }
-"""Scenarios that find less to look at where the server speaks stdio, and why. None of them fails."""
+"""Scenarios that find less to look at where the server speaks stdio, and why. None of them fails. The same on the merged address."""
+
+NOT_MERGED = {
+    "resources-": "the merged address has tools only",
+    "prompts-": "the same",
+    "completion-": "the same",
+    "logging-set-level": "the same",
+    "tools-call-with-logging": "the suite sets the level first",
+    "caching": "looks at the lists of prompts and resources as well",
+    "sep-2164-resource-not-found": "about resources",
+    "input-required-result-non-tool-request": "about prompts",
+    "server-stateless": "looks at subscriptions to prompts and resources as well",
+    "dns-rebinding-protection": "needs its own Host, which the renaming in between replaces",
+}
+"""Scenarios that have no place on the address of all servers, by the beginning of their names, and why."""
 
 
 @pytest.fixture
@@ -59,6 +74,21 @@ async def test_a_server_over_stdio_looks_like_one_over_http(
         proxied = await run(leg, url, tmp_path / "through")
     assert {name: found for name, found in direct.differing(proxied).items() if name not in NOT_OVER_STDIO} == {}
     assert proxied.count().keys() <= {"SUCCESS", "INFO"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("leg", LEGS, ids=lambda leg: leg.name)
+async def test_the_merged_address_serves_tools_alike(npm_packages: Path, server: str, tmp_path: Path, leg: Leg) -> None:
+    """Where the gateway is itself the server, whatever is about tools gets the verdict that the server gets."""
+    direct = await run(leg, server, tmp_path / "direct")
+    async with behind(tmp_path, {"url": server}) as (_, gateway), renamed(gateway, "conformance") as url:
+        merged = await run(leg, url, tmp_path / "merged")
+    differing = direct.differing(merged)
+    assert {name for name in differing if not name.startswith(tuple(NOT_MERGED))} <= NOT_OVER_STDIO.keys()
+    for name in NOT_OVER_STDIO.keys() & merged.scenarios.keys():
+        assert {status for _, _, status in merged.scenarios[name]} <= {"SUCCESS", "INFO"}
+    assert len(merged.scenarios.keys() - differing.keys()) >= 15
 
 
 @pytest.mark.slow

@@ -12,7 +12,17 @@ from whygate.core import ids
 from whygate.core.identity import Actor
 from whygate.core.instants import to_us
 from whygate.core.reasons import Code, Outcome
-from whygate.core.records import Arguments, Claimed, Client, CompletionRecord, DecisionRecord, Link, Resource, Subject
+from whygate.core.records import (
+    Arguments,
+    Claimed,
+    Client,
+    CompletionRecord,
+    DecisionRecord,
+    Link,
+    ListedServer,
+    Resource,
+    Subject,
+)
 from whygate.telemetry import names, spans
 from whygate.telemetry.spans import Instance, Kind, Span
 
@@ -313,6 +323,7 @@ ENDED: tuple[dict[str, object], ...] = (
     {"is_error": True, "error": "-32602"},
     {"code": "upstream.timeout", "is_error": True},
     {"hidden": 3},
+    {"servers": (ListedServer(name="a", tools=1), ListedServer(name="b", code="upstream.failed"))},
     {"error": "not_forwarded", "is_error": True},
 )
 
@@ -336,3 +347,14 @@ def test_spans_do_not_depend_on_what_was_drawn_before(
     spans._known.clear()
     drawn(*first)
     assert drawn(*then) == alone
+
+
+def test_who_was_left_out_of_a_list_is_counted_for_this_list_alone() -> None:
+    """Two lists that differ in nothing else do not share the number."""
+    record = decision(2, Code.POLICY_PUBLIC_TOOL, tool="", method="tools/list", determined_by=None)
+    ill = (ListedServer(name="a", tools=1), ListedServer(name="b", code="upstream.failed"))
+    told = [
+        dict(made(record, completion(record, servers=servers))[0].attributes).get(names.LEFT_OUT)
+        for servers in (ill, (), ill)
+    ]
+    assert told == [1, None, 1]

@@ -124,7 +124,7 @@ def _no_records(patch: pytest.MonkeyPatch, world: World) -> None:
 
 
 def _undecided_calls(patch: pytest.MonkeyPatch, _: World) -> None:
-    patch.setattr(McpEdge, "_decide", McpEdge._pass)
+    patch.setattr(McpEdge, "_decide", lambda edge, turn, _: McpEdge._pass(edge, turn))
 
 
 def _loose_paths(patch: pytest.MonkeyPatch, _: World) -> None:

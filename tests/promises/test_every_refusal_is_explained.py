@@ -363,6 +363,96 @@ async def mcp_that_needs_a_scope(gateway: Running, client: httpx.AsyncClient) ->
     return await _call(gateway, client, "add", a=1, b=2)
 
 
+# --- by the address of all servers ---
+
+
+async def _merged(gateway: Running, client: httpx.AsyncClient, message: Any, **headers: str) -> httpx.Response:
+    sent = {**gateway.headers(), "accept": "application/json, text/event-stream", **headers}
+    return await client.post(
+        f"{gateway.url}/mcp", json=message, headers={key: value for key, value in sent.items() if value}
+    )
+
+
+def _tool(name: str, **more: Any) -> dict[str, Any]:
+    return _rpc("tools/call", name=name, arguments={}, **more)
+
+
+@path(Code.AGENT_UNAUTHENTICATED, 401)
+async def merged_without_credential(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _rpc("initialize"), authorization="")
+
+
+@path(Code.AGENT_SUSPENDED, 200)
+async def merged_by_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _rpc("ping"), **gateway.headers("agent:suspended"))
+
+
+@path(Code.AGENT_SUSPENDED, 200)
+async def merged_call_by_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__echo"), **gateway.headers("agent:suspended"))
+
+
+@path(Code.REQUEST_BATCH, 400)
+async def merged_batch(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, [_rpc("tools/list")])
+
+
+@path(Code.REQUEST_METHOD_UNKNOWN, 200)
+async def merged_method_that_is_not_there(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _rpc("resources/read", uri="x://y"))
+
+
+@path(Code.REQUEST_METHOD_UNKNOWN, 405)
+async def merged_method_of_http_that_is_not_spoken(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await client.put(f"{gateway.url}/mcp", headers=gateway.headers())
+
+
+@path(Code.REQUEST_MALFORMED, 400)
+async def merged_list_from_somewhere_in_the_middle(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _rpc("tools/list", cursor="2"))
+
+
+@path(Code.REQUEST_VERSION_UNSUPPORTED, 400)
+async def merged_revision_that_nobody_speaks(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _rpc("tools/list"), **{"mcp-protocol-version": "1999-01-01"})
+
+
+@path(Code.REQUEST_HEADER_MISMATCH, 400)
+async def merged_header_with_the_tools_own_name(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__echo"), **{"mcp-name": "echo"})
+
+
+@path(Code.TASK_NOT_USABLE, 200)
+async def merged_in_somebody_elses_task(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    task = await gateway.open_task("agent:researcher")
+    return await _merged(gateway, client, _tool("up__echo", _meta={"dev.whygate/task": task["id"]}))
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def merged_by_default(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__slow"))
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def merged_tool_of_a_server_that_does_not_exist(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("ghost__echo"))
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def merged_tool_of_a_server_that_is_not_mcp(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("billing__invoice_get"))
+
+
+@path(Code.TOOL_UNKNOWN, 200)
+async def merged_tool_whose_name_no_tool_can_have(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__no\u200bsuch"))
+
+
+@path(Code.POLICY_EXPLICIT_DENY, 200)
+async def merged_by_a_deny_rule(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__fail"))
+
+
 # --- opening tasks ---
 
 

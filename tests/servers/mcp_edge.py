@@ -14,6 +14,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from whygate.mcp.backend import Server
 from whygate.mcp.edge import McpEdge
+from whygate.mcp.merged import MergedEdge
 from whygate.testing.gate import FakeCatalogue, FakeGate, FakeIdentifier
 from whygate.testing.mcp_server import make
 from whygate.testing.serve import free_port, served
@@ -44,7 +45,9 @@ class Gateway:
     @asynccontextmanager
     async def client(self, mode: str, *, agent: str = "a", server: str = "up", **more: Any) -> AsyncIterator[Client]:
         async with httpx2.AsyncClient(headers={"authorization": f"Bearer {agent}"}, timeout=20) as http:
-            transport = streamable_http_client(f"{self.url}/mcp/{server}", http_client=http)
+            transport = streamable_http_client(
+                f"{self.url}/mcp/{server}" if server else f"{self.url}/mcp", http_client=http
+            )
             async with Client(transport, mode=mode, **more) as client:
                 yield client
 
@@ -60,17 +63,19 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(server: Server, gate: FakeGate, *, suspended: tuple[str, ...] = ()) -> AsyncIterator[Gateway]:
+async def gateway(
+    server: Server, gate: FakeGate, *others: Server, suspended: tuple[str, ...] = ()
+) -> AsyncIterator[Gateway]:
     port = free_port()
     origins = Origins(f"http://127.0.0.1:{port}", f"127.0.0.1:{port}")
     catalogue = FakeCatalogue()
-    edge = McpEdge(
-        {server.name: server},
+    edge = MergedEdge(
+        {each.name: each for each in (server, *others)},
         FakeIdentifier(suspended),
         gate,
         catalogue,
         origins=origins,
-        resource_metadata=METADATA,
+        resource_metadata=METADATA + "/mcp/{server}",
     )
     await edge.start()
     try:

@@ -111,6 +111,8 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     """What is configured, what is weak, and where to look."""
     console.print(f"[bold]whygate {__version__}[/] · deployment {escape(config.deployment)}")
     paths = [f"/{'mcp' if server.mcp else 'http'}/{name}" for name, server in sorted(config.tools.items())]
+    if any(server.mcp for server in config.tools.values()):
+        paths.insert(0, "/mcp (all of them)" if len(paths) > 1 else "/mcp")
     policies = gateway.reloader.policies
     rows = [
         ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),

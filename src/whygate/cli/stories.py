@@ -23,6 +23,7 @@ from whygate.core.records import (
     CompletionRecord,
     DecisionRecord,
     LifeRecord,
+    ListedServer,
     PolicyRecord,
     TaskRecord,
 )
@@ -122,6 +123,7 @@ class End(_Part, frozen=True, kw_only=True):
     bytes: int = 0
     digest: str = ""
     hidden: int = 0
+    servers: tuple[ListedServer, ...] = ()
     duration_us: int = 0
     remedy: str = ""
     record: str = ""
@@ -316,6 +318,7 @@ def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
         "bytes": completion.result.bytes,
         "digest": completion.result.digest,
         "hidden": completion.hidden,
+        "servers": completion.servers,
         "duration_us": completion.duration_us,
         "remedy": entry.remedy if entry is not None else "",
         "record": completion.id,
@@ -323,9 +326,10 @@ def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
     if completion.code == Code.OUTCOME_UNKNOWN:
         return End(state="unknown", words=Code.OUTCOME_UNKNOWN.entry.meaning, **facts)
     if completion.code in {Code.UPSTREAM_FAILED, Code.UPSTREAM_TIMEOUT}:
-        told = entry.meaning if entry is not None else completion.code
-        unsent = "It was not sent to the tool. " if completion.error == "not_sent" else ""
-        return End(state="failed", words=f"{told} {unsent}{_measured(completion)}", **facts)
+        told = [entry.meaning if entry is not None else completion.code, _measured(completion)]
+        if completion.error == "not_sent":
+            told.insert(1, "It was not sent to the tool.")
+        return End(state="failed", words=" ".join([*told, words.servers(completion.servers)]).strip(), **facts)
     if completion.error == "not_forwarded":
         return End(state="withdrawn", words="Allowed, and not sent: the caller was gone before it could be.", **facts)
     said = entry.meaning if entry is not None else completion.code
@@ -356,7 +360,7 @@ def _answered(completion: CompletionRecord) -> str:
     text = f"{how}: {status}{words.size(completion.result.bytes)}, after {words.duration(completion.duration_us)}."
     if completion.hidden:
         text += f" {words.counted(completion.hidden, 'entry', 'entries')} that the caller may not see were left out."
-    return text
+    return f"{text} {words.servers(completion.servers)}".strip()
 
 
 def event(record: AnyRecord) -> Event:

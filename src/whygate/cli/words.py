@@ -10,9 +10,11 @@ Rules of this file:
 import datetime
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Final
 
 from whygate.core.reasons import Code, Entry, Next, Outcome
+from whygate.core.records import ListedServer
 
 LONGEST: Final = 400
 """Characters of one value that are shown: beyond that nobody reads, and a flood would push the answer off the screen."""
@@ -150,3 +152,13 @@ def ago(when: datetime.datetime, now: datetime.datetime) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """``1 call``, ``2 calls``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def servers(listed: Sequence[ListedServer]) -> str:
+    """What each of many servers gave for one list; empty where it was the list of one."""
+    gave = [f"{each.name} ({counted(each.tools, 'tool')})" for each in listed if not each.code]
+    left_out = [f"{each.name} ({each.code})" for each in listed if each.code]
+    told = [f"From {', '.join(gave)}."] if gave else []
+    if left_out:
+        told.append(f"Left out, because they gave no list: {', '.join(left_out)}.")
+    return " ".join(told)

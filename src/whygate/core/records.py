@@ -157,6 +157,17 @@ class ResultDigest(Part, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class ListedServer(Part, frozen=True, kw_only=True):
+    """What one of many servers gave for a list of the merged address."""
+
+    code: str = ""
+    """Why it was left out (``upstream.failed`` …); empty where it was not."""
+    hidden: int = 0
+    name: str
+    tools: int = 0
+    """How many of its tools the caller was shown."""
+
+
 class CompletionRecord(Record, kw_only=True):
     """What became of an allowed call."""
 
@@ -176,6 +187,8 @@ class CompletionRecord(Record, kw_only=True):
     kind: str
     result: ResultDigest = ResultDigest()
     seq: int = 0
+    servers: tuple[ListedServer, ...] = ()
+    """For lists of the merged address."""
     status: int = 0
     """HTTP status of the upstream; 0 where there is none."""
     task: str = ""

@@ -164,6 +164,7 @@ class Gatekeeper:
                     is_error=completion.is_error,
                     kind="completion",
                     result=ResultDigest(bytes=completion.result_bytes, digest=completion.result_digest),
+                    servers=completion.servers,
                     status=completion.status,
                     task=admission.task_id,
                     v=VERSION,

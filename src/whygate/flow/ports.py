@@ -10,7 +10,7 @@ from whygate.core.calls import Fault, ToolCall
 from whygate.core.decision import Claim, Decision
 from whygate.core.identity import Principal
 from whygate.core.reasons import Code, Next, Outcome
-from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
+from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, ListedServer
 
 
 class LedgerUnavailable(Exception):
@@ -130,6 +130,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     result_bytes: int = 0
     result_digest: str = ""
     hidden: int = 0
+    servers: tuple[ListedServer, ...] = ()
+    """What each server gave, for a list of many."""
 
 
 class ResultHash(Protocol):

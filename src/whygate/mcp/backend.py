@@ -106,6 +106,9 @@ class Backend(Protocol):
     def send(self, out: Outgoing) -> AbstractAsyncContextManager[Answered]:
         """Send; leaving the block ends the answer. Raises ``UpstreamError``, and ``Refused`` before anything was sent."""
 
+    async def dismiss(self, principal: Principal) -> None:
+        """It turned out that this server speaks no modern revision: let go of what was started to find out."""
+
     async def close(self) -> None: ...
 
 
@@ -118,6 +121,9 @@ class HttpBackend:
 
     def send(self, out: Outgoing) -> AbstractAsyncContextManager[Answered]:
         return self._upstreams.send(out.http_method, self._url, out.headers, out.body)
+
+    async def dismiss(self, principal: Principal) -> None:
+        """Nothing was started."""
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool is shared."""

@@ -10,7 +10,7 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from whygate.core.calls import Fault, Tool, ToolCall
@@ -56,10 +56,16 @@ _METHODS: Final = frozenset(("POST", "GET", "DELETE"))
 _log = logging.getLogger("whygate.mcp")
 
 
+Forward = Callable[["Turn", Open, Watch], Awaitable[None]]
+"""Takes an admitted call to its server and answers the client. Raises ``UpstreamError``, ``FrameTooLarge``, ``Refused``."""
+
+
 class Turn:
     """One exchange: what is known of it so far."""
 
-    __slots__ = ("admitted", "body", "envelope", "exchange", "heads", "principal", "server", "wrong")
+    __slots__ = (
+        *("admitted", "asked", "body", "envelope", "exchange", "heads", "merged", "principal", "server", "wrong"),
+    )
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -67,6 +73,10 @@ class Turn:
         self.principal: Principal = ANONYMOUS
         self.server = ""
         """Empty until it is known that there is such a server, and that the caller may know."""
+        self.merged = False
+        """It came by the address of all servers."""
+        self.asked = ""
+        """What was asked for there, where no such server is."""
         self.envelope = Envelope()
         self.wrong: Wrong | None = None
         self.admitted = False
@@ -145,7 +155,7 @@ class McpEdge:
         if turn.wrong is not None:
             await self._refuse(turn)
         elif turn.envelope.method in DECIDED:
-            await self._decide(turn)
+            await self._decide(turn, self._forward)
         elif turn.principal.status is not Status.ACTIVE:
             # Not a decided method; but whoever is suspended gets nothing through, and the gates are `decide`'s.
             await self._refuse(turn)
@@ -169,7 +179,7 @@ class McpEdge:
             return Wrong(Code.REQUEST_TOO_LARGE, f"the cap is {BODY_CAP_BYTES} bytes")
         except BodyTooSlow:
             return Wrong(Code.REQUEST_MALFORMED, "the body did not come in time")
-        if server_name not in self._servers:
+        if not self._known(server_name):
             return Wrong(Code.REQUEST_SERVER_UNKNOWN, "no MCP server of this name", rpc=REFUSED)
         turn.server = server_name
         if exchange.method not in _METHODS:
@@ -183,6 +193,9 @@ class McpEdge:
             return duplicated(heads)
         turn.envelope = await aside(len(turn.body), read, turn.body, heads)
         return turn.envelope.wrong
+
+    def _known(self, server_name: str) -> bool:
+        return server_name in self._servers
 
     def _call(self, turn: Turn) -> ToolCall:
         envelope, params = turn.envelope, turn.envelope.params
@@ -253,7 +266,7 @@ class McpEdge:
             turn.wrong = Wrong(refused.code, refused.note, rpc=REFUSED)
             await self._refuse(turn)
 
-    async def _decide(self, turn: Turn) -> None:
+    async def _decide(self, turn: Turn, forward: Forward) -> None:
         admission = await self._admit(turn)
         if not admission.allowed:
             await self._answer(turn, admission)
@@ -261,7 +274,7 @@ class McpEdge:
         opened = Open(self._gate, self._catalogue, admission, turn.envelope)
         watch = Watch(turn.exchange, cancels=turn.envelope.modern)
         try:
-            await self._forward(turn, opened, watch)
+            await forward(turn, opened, watch)
         except UpstreamError as error:
             await self._failed(turn, opened, error.code, sent=error.sent)
         except FrameTooLarge:
@@ -272,7 +285,7 @@ class McpEdge:
         except asyncio.CancelledError:
             if watch.left:
                 opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
-            else:
+            elif not opened.cancelled:
                 await self._failed(turn, opened, Code.OUTCOME_UNKNOWN, "stopped")
             if not watch.took():
                 raise

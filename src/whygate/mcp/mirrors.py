@@ -9,6 +9,7 @@ Rules of this file:
 4. A schema with an annotation where none may stand asks for nothing: clients have to leave such a tool alone.
 """
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -25,6 +26,7 @@ _DATA: Final = frozenset(("const", "default", "enum", "examples"))
 """Keywords whose values are data, not schemas."""
 _BY_NAME: Final = frozenset(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"))
 """Keywords whose members are schemas under names of somebody's choosing."""
+_PLAIN: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _WHOLE: Final = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 
 
@@ -78,6 +80,11 @@ class Mirrors:
         arguments = params.get("arguments")
         return next((wrong for mirror in wanted if (wrong := _wrong(mirror, arguments, found))), "")
 
+    def headers(self, name: str, arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """The headers for a call of this tool, where the gateway itself is the client."""
+        made = ((mirror.header, _rendered(_value(mirror, arguments))) for mirror in self._wanted.get(name, ()))
+        return tuple((header, encoded(value)) for header, value in made if value is not None)
+
 
 def mirrors(schema: Any) -> tuple[Mirror, ...]:
     """The arguments that ``schema`` wants repeated; none where one of its annotations is not as it should be."""
@@ -116,11 +123,8 @@ def _positions(schema: Any) -> Iterator[tuple[tuple[str, ...] | None, dict[str, 
 
 
 def _wrong(mirror: Mirror, arguments: Any, headers: Mapping[str, str]) -> str:
-    value = arguments
-    for key in mirror.path:
-        value = value.get(key) if isinstance(value, dict) else None
     raw = headers.get(mirror.header)
-    said = _rendered(value)
+    said = _rendered(_value(mirror, arguments))
     if said is None:
         return "" if raw is None else f"header {mirror.header} repeats an argument that is not there"
     if raw is None:
@@ -129,6 +133,22 @@ def _wrong(mirror: Mirror, arguments: Any, headers: Mapping[str, str]) -> str:
     if heard is not None and (heard == said or (mirror.integer and _number(heard) == _number(said) is not None)):
         return ""
     return f"header {mirror.header} differs from the body"
+
+
+def _value(mirror: Mirror, arguments: Any) -> Any:
+    value = arguments
+    for key in mirror.path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def encoded(value: str) -> str:
+    """A header's value that ``envelope.decoded`` reads as ``value``: as it is where it can be (2026-07-28,
+    basic/transports, "Value Encoding").
+    """
+    if _PLAIN.fullmatch(value) and not value.startswith("=?"):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
 def _rendered(value: Any) -> str | None:

@@ -38,7 +38,7 @@ def is_utf8(data: bytes) -> bool:
 class Open:
     """An admitted call that has not been completed yet."""
 
-    __slots__ = ("_catalogue", "_gate", "admission", "done", "envelope", "held", "server", "status")
+    __slots__ = ("_catalogue", "_gate", "admission", "cancelled", "done", "envelope", "held", "server", "status")
 
     def __init__(self, gate: Gate, catalogue: Catalogue, admission: Admission, envelope: Envelope) -> None:
         self._gate = gate
@@ -49,6 +49,8 @@ class Open:
         self.done = False
         self.held = False
         """Its answer will come on another stream of the session."""
+        self.cancelled = False
+        """Its client has said that it wants no answer."""
         self.status = 0
         """HTTP status of the upstream, once known."""
 

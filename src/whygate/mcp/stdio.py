@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from whygate.core.identity import Principal
 from whygate.core.reasons import Code
 from whygate.mcp import frames, refusals, splices
 from whygate.mcp.backend import Answered, Outgoing, Refused, Server
@@ -135,6 +136,11 @@ class StdioBackend:
         while self._stops:
             await asyncio.gather(*self._stops, return_exceptions=True)
 
+    async def dismiss(self, principal: Principal) -> None:
+        seat = self._shared.get(whose(principal))
+        if seat is not None and not seat.wire.busy:
+            self._leave(seat)
+
     @asynccontextmanager
     async def send(self, out: Outgoing) -> AsyncIterator[Answered]:
         envelope = out.envelope
@@ -231,7 +237,7 @@ class StdioBackend:
             while not out.takes_events and not (waiter.answered and waiter.queue.empty()):
                 message = await waiter.next(self._timeout_s)
             if waiter.answered and waiter.queue.empty():
-                yield Whole(_status(message) if envelope.modern else 200, message, headers)
+                yield Whole(status_of_error(message) if envelope.modern else 200, message, headers)
             else:
                 answer = Events(waiter, message, self._timeout_s, endless=endless)
                 answer.headers += headers
@@ -326,6 +332,7 @@ class StdioBackend:
         self._not_before = asyncio.get_running_loop().time() + wait_s
 
 
-def _status(message: bytes) -> int:
+def status_of_error(message: bytes) -> int:
+    """The HTTP status that a response has in the modern era; 200 where it is no error that has one of its own."""
     opened = splices.opened(message)
     return _STATUS.get(splices.error_code(opened.error), 200) if opened is not None and opened.error else 200

@@ -55,6 +55,7 @@ TOOL_CLASS: Final = "whygate.tool.class"
 TOOL_TIER: Final = "whygate.tool.tier"
 COMPLETION: Final = "whygate.completion.code"
 HIDDEN: Final = "whygate.hidden"
+LEFT_OUT: Final = "whygate.left_out"
 LINKED: Final = "whygate.linked.trace_id"
 REPEATS: Final = "whygate.repeats"
 ENFORCEMENT: Final = "whygate.enforcement"
@@ -131,6 +132,7 @@ ATTRIBUTES: Final = (
     Row(TOOL_TIER, "SERVER", "`low`, `medium`, `high` or `critical`"),
     Row(COMPLETION, "SERVER, CLIENT", "the completion's code, where the call was allowed and did not simply succeed"),
     Row(HIDDEN, "SERVER", "how many entries of a list the caller was not shown"),
+    Row(LEFT_OUT, "SERVER", "how many servers gave nothing for a list of the merged address"),
     Row(LINKED, "SERVER", "the foreign trace that the call came with; the span also links to it"),
     Row(REPEATS, "SERVER", "how many refusals of a stranger the record counts, where it stands for more than one call"),
     Row(ENFORCEMENT, "SERVER", "`external` where somebody else carries the decision out, else absent"),

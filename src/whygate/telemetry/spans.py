@@ -211,6 +211,7 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
         completion.is_error,
         completion.status,
         completion.hidden,
+        _left_out(completion),
     )
     shapes = _known.get(key)
     if shapes is None:
@@ -219,12 +220,18 @@ def of_call(decision: DecisionRecord, completion: CompletionRecord, instance: In
     return _drawn(decision, shapes, instance, (at_us, at_us + max(completion.duration_us, SHORTEST_US)))
 
 
+def _left_out(completion: CompletionRecord) -> int:
+    return sum(1 for each in completion.servers if each.code) if completion.servers else 0
+
+
 def _of_both(decision: DecisionRecord, completion: CompletionRecord) -> _Shapes:
     server_error, client_error = _errors(decision, completion)
     shared = _answer(decision, completion)
     attributes = _server_attributes(decision) | shared
     if completion.hidden:
         attributes[names.HIDDEN] = completion.hidden
+    if left_out := _left_out(completion):
+        attributes[names.LEFT_OUT] = left_out
     if server_error:
         attributes[names.ERROR_TYPE] = server_error
     name = _name(decision)

@@ -32,6 +32,7 @@ class Row(NamedTuple):
 
 
 AGENTS: Final = (
+    Row("/mcp", ("POST", "GET", "DELETE"), Who.CALLERS, "the tools of all MCP servers"),
     Row("/mcp/{server}", ("POST", "GET", "DELETE"), Who.CALLERS, "one MCP server"),
     Row(
         "/http/{tool}/{rest:path}", ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"), Who.CALLERS, "a plain HTTP tool"

@@ -20,7 +20,8 @@ from whygate.transport.refusals import problem, refusal_headers
 from whygate.transport.under_way import UnderWay
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
-_RESOURCE: Final = re.compile(r"/(?:mcp|http)/[a-z0-9_-]{1,64}")
+_RESOURCE: Final = re.compile(r"/mcp|/(?:mcp|http)/[a-z0-9_-]{1,64}")
+_MCP: Final = b"/mcp/"
 McpHandler = Callable[[str, Exchange], Awaitable[None]]
 HttpHandler = Callable[[str, bytes, Exchange], Awaitable[None]]
 
@@ -41,7 +42,7 @@ _SHED_BODY: Final = problem(_SHED)
 
 
 class AgentsApp:
-    """``/mcp/{server}`` and ``/http/{tool}/…``. Every other path goes to the HTTP edge as a tool that does not exist, so
+    """``/mcp`` and ``/mcp/{server}`` (the first as the server without a name), and ``/http/{tool}/…``. Every other path goes to the HTTP edge as a tool that does not exist, so
     that it is refused, recorded and explained like everything else.
     """
 
@@ -69,7 +70,7 @@ class AgentsApp:
         load = self.load
         exchange = Exchange(scope, receive, send, load)
         path = exchange.raw_path
-        if exchange.method == "GET" and path.startswith(b"/mcp/"):
+        if exchange.method == "GET" and (path.startswith(_MCP) or path == b"/mcp"):
             await self._stream(path, exchange)
             return
         if load.busy >= MAX_BUSY:
@@ -79,7 +80,7 @@ class AgentsApp:
         task, calls = asyncio.current_task(), self.under_way.calls
         calls.add(task)  # type: ignore[arg-type]  # an application runs in a task
         try:
-            if path.startswith(b"/mcp/"):
+            if path.startswith(_MCP) or path == b"/mcp":
                 await self._mcp(path[5:].decode("latin-1"), exchange)
             else:
                 await self._plain(path, exchange)

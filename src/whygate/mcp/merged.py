@@ -1,0 +1,329 @@
+"""``/mcp``: the tools of all MCP servers under one address, named ``server__tool``. Here the gateway is the MCP server.
+
+Rules of this file:
+
+1. A call is decided, recorded and completed exactly as on ``/mcp/{server}``: by the time it is decided, its tool has its
+   own name and server, and no policy can tell which address it came by.
+2. One decision for one list, whatever the number of servers (``gathering``).
+3. Sessions are ours here, bound to their principal; what servers open for a client hangs on its talk (``talks``).
+4. What this address does not know is refused and recorded, as everywhere.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from whygate.core.calls import ToolCall
+from whygate.core.identity import Status
+from whygate.core.reasons import Code
+from whygate.flow.ports import Admission, Completion
+from whygate.mcp import merging, refusals
+from whygate.mcp.backend import Refused
+from whygate.mcp.conversation import LEGACY, OURSELVES
+from whygate.mcp.crossing import ROUNDS, Crossing, Down, Input
+from whygate.mcp.edge import EVENTS, McpEdge, Turn
+from whygate.mcp.envelope import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    MODERN,
+    REFUSED,
+    Envelope,
+    Wrong,
+)
+from whygate.mcp.gathering import Gathering
+from whygate.mcp.relay import Open, tell
+from whygate.mcp.talks import Running, Talk, Talks
+from whygate.mcp.watch import Watch
+from whygate.transport.asgi import JSON, Header
+from whygate.transport.refusals import answer_headers
+from whygate.transport.upstream import UpstreamError
+
+ALL: Final = ""
+"""The server's name in the path where there is none."""
+_ALLOW: Final[Header] = (b"allow", b"POST, DELETE")
+_SESSION: Final = b"mcp-session-id"
+_encode: Final = msgspec.json.Encoder().encode
+_log = logging.getLogger("whygate.mcp")
+
+
+class MergedEdge(McpEdge):
+    """The edge with the merged address beside those of the single servers."""
+
+    async def start(self) -> None:
+        await super().start()
+        self._talks = Talks(self._servers, self._backends)
+        self._gathering = Gathering(self._gate, self._catalogue, self._talks, self._servers)
+
+    async def close(self) -> None:
+        await self._talks.close()
+        await super().close()
+
+    def _known(self, server_name: str) -> bool:
+        return server_name == ALL or super()._known(server_name)
+
+    def _serve(self, server_name: str, turn: Turn) -> Coroutine[Any, Any, None]:
+        return self._all(turn) if server_name == ALL else super()._serve(server_name, turn)
+
+    async def _all(self, turn: Turn) -> None:
+        turn.merged = True
+        turn.wrong = await self._read(ALL, turn) or _version(turn)
+        method = turn.envelope.method
+        if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
+            await self._refuse(turn)
+        elif turn.exchange.method != "POST":
+            await self._no_post(turn)
+        elif method == "tools/call":
+            await self._tool(turn)
+        elif method == "tools/list":
+            await self._list(turn)
+        elif turn.envelope.id is None:
+            await self._notice(turn)
+        else:
+            await self._ours(turn)
+
+    def _call(self, turn: Turn) -> ToolCall:
+        call = super()._call(turn)
+        if not turn.asked:
+            return call
+        arguments = turn.envelope.params.get("arguments", {})
+        tool = merging.nobodys(turn.asked)
+        return msgspec.structs.replace(call, tool=tool, asked=turn.asked[:128], args=arguments)
+
+    async def _answer(self, turn: Turn, admission: Admission) -> None:
+        if not turn.merged:
+            await super()._answer(turn, admission)
+            return
+        metadata = self._resource_metadata.removesuffix("/{server}")
+        reply = refusals.refusal(admission, turn.envelope, turn.wrong, metadata)
+        status = reply.status
+        if admission.answer.code is Code.REQUEST_METHOD_UNKNOWN and turn.exchange.method == "POST":
+            status = 404 if turn.envelope.modern else 200  # of the protocol, not of HTTP
+        await tell(turn.exchange, status, reply.headers, reply.body)
+
+    async def _refuse_as(self, turn: Turn, wrong: Wrong) -> None:
+        turn.wrong = wrong
+        await self._refuse(turn)
+
+    def _talk(self, turn: Turn) -> Talk | None:
+        """The talk that the request belongs to; ``None`` where its session is dead. Raises ``Refused``."""
+        session = "" if turn.envelope.modern else turn.heads.text(_SESSION)
+        return self._talks.find(session, turn.principal)
+
+    # --- what is not decided ---
+
+    async def _no_post(self, turn: Turn) -> None:
+        """``DELETE`` ends a session. There is no stream to ``GET``: everything comes on the stream of the call it is for."""
+        session, modern = turn.heads.text(_SESSION), turn.heads.text(b"mcp-protocol-version") in MODERN
+        if turn.exchange.method == "GET" or modern or not session:
+            await turn.exchange.respond(405, [_ALLOW], b"")
+            return
+        talk = self._talks.find(session, turn.principal)
+        if talk is None:
+            await turn.exchange.respond(404, [JSON], refusals.dead_session(turn.envelope))
+            return
+        self._talks.end(talk)
+        await turn.exchange.respond(204, [], b"")
+
+    async def _notice(self, turn: Turn) -> None:
+        """Notifications, and answers to what servers asked. Accepted (202), whatever becomes of them."""
+        envelope = turn.envelope
+        if envelope.modern and not envelope.method:
+            await self._refuse_as(turn, Wrong(Code.REQUEST_MALFORMED, "nobody asked", rpc=INVALID_REQUEST))
+            return
+        session = "" if envelope.modern else turn.heads.text(_SESSION)
+        talk = self._talks.find(session, turn.principal) if session else None
+        if session and talk is None:
+            await turn.exchange.respond(404, [JSON], refusals.dead_session(envelope))
+            return
+        if talk is not None and not envelope.method:
+            identity = msgspec.json.decode(envelope.parts["id"]) if "id" in envelope.parts else None
+            try:
+                await talk.answered(identity, envelope.parts)
+            except (UpstreamError, Refused) as error:
+                _log.info("an answer did not reach the server that had asked: %s", error)
+        elif talk is not None and envelope.method == "notifications/cancelled":
+            identity = envelope.params.get("requestId")
+            running = talk.running.get(identity) if isinstance(identity, int | str) else None
+            if running is not None:
+                running.cancel()
+        await turn.exchange.respond(202, [], b"")
+
+    async def _ours(self, turn: Turn) -> None:
+        """What the gateway answers as the server that it is here."""
+        envelope = turn.envelope
+        if envelope.method == "server/discover" and envelope.modern:
+            result: dict[str, Any] = {"supportedVersions": [*MODERN], "capabilities": {"tools": {}}}
+            result |= {"resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"}
+            await self._result(turn, result | {"_meta": {merging.SERVER_KEY: merging.OURSELVES}})
+        elif envelope.method == "initialize" and not envelope.modern:
+            await self._initialize(turn)
+        elif envelope.method == "ping" and not envelope.modern:
+            await self._result(turn, {})
+        else:
+            note = f"{envelope.method_for_record or 'a method'} is none of the merged address: it has tools only"
+            await self._refuse_as(turn, Wrong(Code.REQUEST_METHOD_UNKNOWN, note, rpc=METHOD_NOT_FOUND))
+
+    async def _initialize(self, turn: Turn) -> None:
+        """The handshake (2025-11-25, basic/lifecycle)."""
+        params = turn.envelope.params
+        asked, capabilities = params.get("protocolVersion"), params.get("capabilities")
+        info = _encode(params["clientInfo"]) if isinstance(params.get("clientInfo"), dict) else OURSELVES
+        try:
+            talk = self._talks.open(
+                turn.principal, capabilities if isinstance(capabilities, dict) else {}, msgspec.Raw(info)
+            )
+        except Refused as refused:
+            await self._refuse_as(turn, Wrong(refused.code, refused.note, rpc=REFUSED))
+            return
+        result: dict[str, Any] = {
+            "protocolVersion": asked if asked in LEGACY else LEGACY[0],
+            "capabilities": {"tools": {}},
+            "serverInfo": merging.OURSELVES,
+        }
+        await self._result(turn, result, (_SESSION, talk.key.encode()))
+
+    async def _result(self, turn: Turn, result: dict[str, Any], *headers: Header) -> None:
+        body = _encode({"jsonrpc": "2.0", "id": turn.envelope.id, "result": result})
+        await turn.exchange.respond(200, [JSON, *headers], body)
+
+    # --- tools/call ---
+
+    async def _tool(self, turn: Turn) -> None:
+        envelope = turn.envelope
+        server, tool = merging.split(envelope.params["name"])
+        if super()._known(server):
+            turn.server = server
+        else:
+            turn.asked = envelope.params["name"]
+        # From here on it is a call of the server's own tool.
+        envelope.params = {**envelope.params, "name": tool}
+        down = Down(turn.exchange, takes_events=EVENTS in turn.heads.text(b"accept"))
+        try:
+            await self._rounds(turn, tool, down)
+        except Refused as refused:
+            await self._refuse_as(turn, Wrong(refused.code, refused.note, rpc=REFUSED))
+        finally:
+            down.close()
+
+    async def _rounds(self, turn: Turn, tool: str, down: Down) -> None:
+        """Decide and make the call; again, with the client's answers, where a modern server asks before it goes on."""
+        talk = self._talk(turn)
+        if talk is None or not turn.server:
+            await self._decide(turn, _dead if talk is None else _unknown)
+            return
+        crossing = Crossing(talk, self._talks.conversation(talk, turn.server), tool, down)
+        crossing.mirrored(_params_repeated(turn))
+        identity = turn.envelope.id
+        if talk.key and identity in talk.running:
+            await self._decide(turn, _in_flight)
+            return
+        running = Running()
+        if talk.key and identity is not None:
+            talk.running[identity] = running
+        talk.busy += 1
+        try:
+            await self._round_by_round(turn, crossing, running)
+        except asyncio.CancelledError:
+            if not running.took():
+                raise
+            await down.nothing()
+        finally:
+            talk.busy -= 1
+            if identity is not None and talk.running.get(identity) is running:
+                del talk.running[identity]
+
+    async def _round_by_round(self, turn: Turn, crossing: Crossing, running: Running) -> None:
+        for number in range(1, ROUNDS + 1):
+            this = _Round(crossing, running, last=number == ROUNDS)
+            await self._decide(turn, this.forward)
+            if this.opened is None or this.wanted is None or not await crossing.gather(this.opened, this.wanted):
+                return
+
+    # --- tools/list ---
+
+    async def _list(self, turn: Turn) -> None:
+        if turn.envelope.params.get("cursor") is not None:
+            wrong = Wrong(Code.REQUEST_MALFORMED, "a cursor: the list comes in one piece", rpc=INVALID_PARAMS)
+            await self._refuse_as(turn, wrong)
+            return
+        try:
+            talk = self._talk(turn)
+        except Refused as refused:
+            await self._refuse_as(turn, Wrong(refused.code, refused.note, rpc=REFUSED))
+            return
+        if talk is None:
+            await self._decide(turn, _dead)
+            return
+
+        async def forward(turn: Turn, opened: Open, _: Watch) -> None:
+            await tell(turn.exchange, 200, *await self._gathering.answer(opened, talk))
+
+        talk.busy += 1
+        try:
+            await self._decide(turn, forward)
+        finally:
+            talk.busy -= 1
+
+
+def _version(turn: Turn) -> Wrong | None:
+    """A revision that nobody here speaks, in the header of a legacy request (2025-11-25, basic/transports, "Protocol
+    Version Header").
+    """
+    said = turn.heads.text(b"mcp-protocol-version")
+    if turn.envelope.modern or not said or said in LEGACY or said in MODERN:
+        return None
+    return Wrong(Code.REQUEST_VERSION_UNSUPPORTED, "an unknown protocol revision in the header")
+
+
+class _Round:
+    """One decided call of a crossing, and what the server wants to know after it."""
+
+    def __init__(self, crossing: Crossing, running: Running, *, last: bool) -> None:
+        self._crossing = crossing
+        self._running = running
+        self._last = last
+        self.opened: Open | None = None
+        self.wanted: Input | None = None
+
+    async def forward(self, _: Turn, opened: Open, __: Watch) -> None:
+        self.opened = opened
+        try:
+            self.wanted = await self._crossing.run(opened, last=self._last)
+        except asyncio.CancelledError:
+            if self._running.cancelled:
+                opened.cancelled = True
+                opened.finish(Completion(status=opened.status, is_error=True, error="cancelled"))
+            raise
+
+
+def _params_repeated(turn: Turn) -> tuple[tuple[str, str], ...]:
+    """``Mcp-Param-*`` as the client sent them."""
+    found = turn.heads.found.items()
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in found if name.startswith(b"mcp-param-")
+    )
+
+
+async def _plainly(turn: Turn, opened: Open, status: int, body: bytes) -> None:
+    status, passed, _ = opened.whole(status, body)
+    await tell(turn.exchange, status, [JSON, *answer_headers(opened.admission.answer)], passed)
+
+
+async def _dead(turn: Turn, opened: Open, _: Watch) -> None:
+    await _plainly(turn, opened, 404, refusals.dead_session(turn.envelope))
+
+
+async def _in_flight(turn: Turn, opened: Open, _: Watch) -> None:
+    body = refusals.protocol_error(turn.envelope, INVALID_REQUEST, "This id is in flight already")
+    await _plainly(turn, opened, 400, body)
+
+
+async def _unknown(turn: Turn, opened: Open, _: Watch) -> None:
+    """Permitted, by a rule for everything, and there is no such server: as a server answers for an unknown tool."""
+    envelope: Envelope = turn.envelope
+    body = refusals.protocol_error(envelope, INVALID_PARAMS, "Unknown tool")
+    await _plainly(turn, opened, 400 if envelope.modern else 200, body)
