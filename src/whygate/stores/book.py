@@ -31,6 +31,7 @@ from whygate.core.records import (
     encode,
 )
 from whygate.flow.ports import ClaimFailed, LedgerUnavailable
+from whygate.stores.rows import BLOCK
 from whygate.stores.state import LiveState, Task
 
 MAX_BYTES: Final = 65_535
@@ -74,6 +75,8 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     facets: list[tuple[int, str, str, str, str]]
+    blocks: list[tuple[int, int]]
+    """Facets that occur in a block of records for the first time."""
     opened: list[Task]
     """Tasks that were opened or closed: their whole rows."""
     joined: list[tuple[str, int, int, int]]
@@ -110,6 +113,9 @@ class Book:
         self._now: datetime.datetime = from_us(last_us)
         self._rows: list[Row] = []
         self._facets: list[tuple[int, str, str, str, str]] = []
+        self._blocks: list[tuple[int, int]] = []
+        self._block = -1
+        self._in_block: set[int] = set()
         self._seen: dict[Facet, int] = {}
 
     def begin(self, wall_us: int, steady_us: int = 0) -> None:
@@ -177,8 +183,10 @@ class Book:
         joined = [
             (one.id, one.last_us, one.calls, one.newest) for one in state.changed.values() if one.id not in state.whole
         ]
-        batch = Batch(self._rows, self._facets, opened, joined, state.policy, state.low_water(self.seq + 1))
-        self._rows, self._facets = [], []
+        batch = Batch(
+            self._rows, self._facets, self._blocks, opened, joined, state.policy, state.low_water(self.seq + 1)
+        )
+        self._rows, self._facets, self._blocks = [], [], []
         state.changed.clear()
         state.whole.clear()
         return batch
@@ -239,6 +247,12 @@ class Book:
                 self._seen.clear()
             number = self._seen[facet] = facet.number
             self._facets.append((number, *facet))
+        block = self.seq // BLOCK
+        if block != self._block:
+            self._block, self._in_block = block, set()
+        if number not in self._in_block:
+            self._in_block.add(number)
+            self._blocks.append((number, block))
         return number
 
     def _id(self) -> str:

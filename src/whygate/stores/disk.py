@@ -67,6 +67,7 @@ _RECORDS: Final = Insert(
     "INSERT INTO records (seq, id, kind, decision, task, prev, trace, facet, time_us, hash, bytes)", 11
 )
 _FACETS: Final = Insert("INSERT OR IGNORE INTO facets (facet, agent, tool, outcome, code)", 5)
+_BLOCKS: Final = Insert("INSERT OR IGNORE INTO blocks (facet, block)", 2)
 _POLICIES: Final = Insert("INSERT OR IGNORE INTO policies (digest, name, text)", 3)
 _TASKS: Final = Insert(
     "INSERT INTO tasks (id, trace_id, workflow, incident, session, agents, derived, opened_us, opened_by, expires_us,"
@@ -185,6 +186,8 @@ class Disk:
             _RECORDS.run(self._connection, batch.rows)
             if batch.facets:
                 _FACETS.run(self._connection, batch.facets)
+            if batch.blocks:
+                _BLOCKS.run(self._connection, batch.blocks)
             if batch.opened:
                 _TASKS.run(self._connection, [task_values(task) for task in batch.opened])
             if batch.joined:

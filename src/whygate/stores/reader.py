@@ -7,7 +7,6 @@ Rules of this file:
 2. What is returned comes from the stored bytes. The other columns only find them.
 """
 
-import heapq
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from whygate.core import records
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
 from whygate.flow.ports import LedgerUnavailable
 from whygate.stores.book import key
-from whygate.stores.rows import check, task_of, wrap
+from whygate.stores.rows import BLOCK, check, task_of, wrap
 from whygate.stores.state import Task
 
 MAX_REPEATS: Final = 1000
@@ -221,16 +220,25 @@ class Reader:
             return self._stored(sql, (wanted.before, wanted.limit))
         where = " AND ".join(f"{name} = ?" for name in columns)
         values = [getattr(wanted, name) for name in columns]
-        facets = self._all(f"SELECT facet FROM facets WHERE {where}", values)  # noqa: S608  names from the list above
-        newest = heapq.merge(*(self._numbers(facet, wanted) for (facet,) in facets), reverse=True)
-        return [self._number(seq) for seq, _ in zip(newest, range(wanted.limit), strict=False)]
+        facets = f"SELECT facet FROM facets WHERE {where}"  # noqa: S608  names from the list above
+        before, found = wanted.before, list[Stored]()
+        while len(found) < wanted.limit and (block := self._block_before(facets, values, before)) is not None:
+            inside = (
+                f"SELECT seq, hash, bytes FROM records WHERE seq >= ? AND seq < ? AND facet IN ({facets}) "  # noqa: S608  as above
+                "ORDER BY seq DESC LIMIT ?"
+            )
+            first = block * BLOCK
+            bounds = (first, min(before, first + BLOCK), *values, wanted.limit - len(found))
+            found += self._stored(inside, bounds)
+            before = first
+        return found
 
-    def _numbers(self, facet: int, wanted: Wanted) -> list[int]:
-        sql = "SELECT seq FROM records WHERE facet = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-        return [seq for (seq,) in self._all(sql, (facet, wanted.before, wanted.limit))]
-
-    def _number(self, seq: int) -> Stored:
-        return self._stored("SELECT seq, hash, bytes FROM records WHERE seq = ?", (seq,))[0]
+    def _block_before(self, facets: str, values: Sequence[Any], before: int) -> int | None:
+        """The newest block with one of these facets and a number below ``before``: one look into the index for each facet."""
+        newest = "SELECT block FROM blocks WHERE blocks.facet = wanted.facet AND block <= ? ORDER BY block DESC LIMIT 1"
+        sql = f"SELECT max(block) FROM (SELECT ({newest}) AS block FROM ({facets}) AS wanted)"  # noqa: S608  as above
+        (found,) = self._all(sql, ((before - 1) // BLOCK, *values))[0]
+        return None if found is None else int(found)
 
     def _search_task(self, wanted: Wanted) -> list[Stored]:
         def fits(stored: Stored) -> bool:
