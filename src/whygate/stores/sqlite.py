@@ -47,10 +47,6 @@ MAX_FOLLOWING: Final = 100_000
 """Completions that wait. So many can only mean that the disk hangs: then nothing may pass any more."""
 
 
-_NUDGE: Final = None
-"""Wakes the writer for what does not lie in its queue: completions, texts, the end."""
-
-
 class SqliteLedger:
     """Implements ``flow.ports.Ledger``. ``append`` and ``follow`` belong to event loops; the rest may be called anywhere."""
 
@@ -75,7 +71,10 @@ class SqliteLedger:
         self._wall = wall
         self._steady = steady
         self._on_failed = on_failed
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._waiting: collections.deque[Entry] = collections.deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waking: asyncio.AbstractEventLoop | None = None
+        """The loop that is going to wake the writer."""
         self._following: collections.deque[CompletionRecord] = collections.deque()
         self._texts: collections.deque[tuple[str, str, str]] = collections.deque()
         self._nudge_due = False
@@ -142,12 +141,16 @@ class SqliteLedger:
         """
         if self.scarce and any(isinstance(record, DecisionRecord) for record in records):
             raise self._lost(LedgerUnavailable(f"the disk of the ledger {self.path} is nearly full"))
-        if self._queue.qsize() > MAX_WAITING:
+        if len(self._waiting) > MAX_WAITING:
             raise self._lost(LedgerUnavailable(f"{MAX_WAITING} appends wait for the ledger {self.path}"))
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = Entry(records, claims, future, loop)
-        self._queue.put(entry)
+        self._waiting.append(entry)
+        if self._waking is not loop:
+            # Once for all calls that the loop has ready: larger batches, and fewer fights for the interpreter.
+            self._waking = loop
+            loop.call_soon(self._wake_writer)
         # After putting, not before: the writer may have ended in between, and then nobody else would answer.
         if self._failed is not None:
             self._refuse_waiting(self._failed)
@@ -161,6 +164,10 @@ class SqliteLedger:
             raise
         except LedgerUnavailable as error:
             raise self._lost(error) from None
+
+    def _wake_writer(self) -> None:
+        self._waking = None
+        self._wake.put(None)
 
     def _left(self, entry: Entry) -> None:
         """Its caller is gone, and what it allowed will never be sent."""
@@ -188,12 +195,12 @@ class SqliteLedger:
             asyncio.get_running_loop().call_later(FOLLOW_S, self._nudge)
             self._nudge_due = True
         except RuntimeError:  # no loop runs here
-            self._queue.put(_NUDGE)
+            self._wake.put(None)
 
     def _nudge(self) -> None:
         self._nudge_due = False
         if self._following:
-            self._queue.put(_NUDGE)
+            self._wake.put(None)
 
     # --- for everybody ---
 
@@ -233,7 +240,7 @@ class SqliteLedger:
         called again. After a failure it writes nothing.
         """
         self._closing = True
-        self._queue.put(_NUDGE)
+        self._wake.put(None)
         while self._writer.is_alive() and not self._watchdog.barked.is_set():
             self._writer.join(HANG_S / 100)
         self._refuse_waiting(self._failed or f"the ledger {self.path} is closed")
@@ -259,7 +266,7 @@ class SqliteLedger:
             self._broken(error)
 
     def _end(self) -> None:
-        while entries := self._drain([]):
+        while entries := self._drain():
             self._write(entries)
         self._watchdog.begin()
         self._book.begin(self._wall(), self._steady())
@@ -276,10 +283,10 @@ class SqliteLedger:
     def _collect(self) -> list[Entry]:
         """What has come in, once something has or ``WATCH_S`` is over."""
         try:
-            first = self._queue.get(timeout=WATCH_S)
+            self._wake.get(timeout=WATCH_S)
         except queue.Empty:
             return []
-        return self._drain([first] if first is not None else [])
+        return self._drain()
 
     def _look(self) -> None:
         """Now and then, at work or idle: whether all files are still there, and room."""
@@ -293,12 +300,13 @@ class SqliteLedger:
             self.scarce = not self._ballast.make()
         self._watchdog.end()
 
-    def _drain(self, entries: list[Entry]) -> list[Entry]:
-        with contextlib.suppress(queue.Empty):
+    def _drain(self) -> list[Entry]:
+        entries: list[Entry] = []
+        with contextlib.suppress(IndexError):
             while len(entries) < MAX_BATCH:
-                entry = self._queue.get_nowait()
-                if entry is not None:
-                    entries.append(entry)
+                entries.append(self._waiting.popleft())
+        if self._waiting:
+            self._wake.put(None)
         return entries
 
     def _write(self, entries: list[Entry]) -> None:
@@ -391,9 +399,9 @@ class SqliteLedger:
         return True
 
     def _refuse_waiting(self, reason: str) -> None:
-        entries = self._drain([])
+        entries = self._drain()
         while entries:
             for entry in entries:
                 entry.refused = LedgerUnavailable(reason)
             answer(entries, self._left)
-            entries = self._drain([])
+            entries = self._drain()
