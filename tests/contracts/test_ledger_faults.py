@@ -224,6 +224,7 @@ async def test_a_caller_that_leaves_after_the_commit_has_its_call_ended(
     monkeypatch.setattr(sqlite_module, "answer", answer)
     waiting = asyncio.ensure_future(rig.ledger.append(kit.decision()))
     await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the append, then the waking of the writer
     assert answered.wait(10)  # without letting the loop go on: what it will do next is queued
     if told:
         asyncio.get_running_loop().call_soon(waiting.cancel)

@@ -148,7 +148,7 @@ def test_a_stolen_lock_is_noticed(rig: SqliteRig, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sqlite_module, "WATCH_S", 0.001)
     rig.ledger._owner.path.unlink()
     rig.ledger.put_policy("x", {"a": "b"})
-    rig.ledger._wake.put(None)
+    rig.ledger._waiting.wake()
     rig.ledger._writer.join(10)
     assert "lock file" in rig.ledger.failed
 

@@ -34,7 +34,7 @@ from whygate.stores.clocks import steady_us, wall_us
 from whygate.stores.disk import Disk, policy_rows
 from whygate.stores.faults import HANG_S, Ballast, Gaps, Watchdog, explained, is_full, reason_of
 from whygate.stores.owner import OwnerLock
-from whygate.stores.waiting import Entry, answer, unsent
+from whygate.stores.waiting import Entry, Waiting, answer, unsent
 
 FOLLOW_S: Final = 0.02
 WATCH_S: Final = 1.0
@@ -71,10 +71,7 @@ class SqliteLedger:
         self._wall = wall
         self._steady = steady
         self._on_failed = on_failed
-        self._waiting: collections.deque[Entry] = collections.deque()
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._waking: asyncio.AbstractEventLoop | None = None
-        """The loop that is going to wake the writer."""
+        self._waiting = Waiting()
         self._following: collections.deque[CompletionRecord] = collections.deque()
         self._texts: collections.deque[tuple[str, str, str]] = collections.deque()
         self._nudge_due = False
@@ -146,11 +143,7 @@ class SqliteLedger:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = Entry(records, claims, future, loop)
-        self._waiting.append(entry)
-        if self._waking is not loop:
-            # Once for all calls that the loop has ready: larger batches, and fewer fights for the interpreter.
-            self._waking = loop
-            loop.call_soon(self._wake_writer)
+        self._waiting.add(entry)
         # After putting, not before: the writer may have ended in between, and then nobody else would answer.
         if self._failed is not None:
             self._refuse_waiting(self._failed)
@@ -164,10 +157,6 @@ class SqliteLedger:
             raise
         except LedgerUnavailable as error:
             raise self._lost(error) from None
-
-    def _wake_writer(self) -> None:
-        self._waking = None
-        self._wake.put(None)
 
     def _left(self, entry: Entry) -> None:
         """Its caller is gone, and what it allowed will never be sent."""
@@ -195,12 +184,12 @@ class SqliteLedger:
             asyncio.get_running_loop().call_later(FOLLOW_S, self._nudge)
             self._nudge_due = True
         except RuntimeError:  # no loop runs here
-            self._wake.put(None)
+            self._waiting.wake()
 
     def _nudge(self) -> None:
         self._nudge_due = False
         if self._following:
-            self._wake.put(None)
+            self._waiting.wake()
 
     # --- for everybody ---
 
@@ -240,7 +229,7 @@ class SqliteLedger:
         called again. After a failure it writes nothing.
         """
         self._closing = True
-        self._wake.put(None)
+        self._waiting.wake()
         while self._writer.is_alive() and not self._watchdog.barked.is_set():
             self._writer.join(HANG_S / 100)
         self._refuse_waiting(self._failed or f"the ledger {self.path} is closed")
@@ -266,7 +255,7 @@ class SqliteLedger:
             self._broken(error)
 
     def _end(self) -> None:
-        while entries := self._drain():
+        while entries := self._waiting.drain(MAX_BATCH):
             self._write(entries)
         self._watchdog.begin()
         self._book.begin(self._wall(), self._steady())
@@ -283,10 +272,9 @@ class SqliteLedger:
     def _collect(self) -> list[Entry]:
         """What has come in, once something has or ``WATCH_S`` is over."""
         try:
-            self._wake.get(timeout=WATCH_S)
+            return self._waiting.take(MAX_BATCH, within_s=WATCH_S)
         except queue.Empty:
             return []
-        return self._drain()
 
     def _look(self) -> None:
         """Now and then, at work or idle: whether all files are still there, and room."""
@@ -299,15 +287,6 @@ class SqliteLedger:
         if self.scarce:
             self.scarce = not self._ballast.make()
         self._watchdog.end()
-
-    def _drain(self) -> list[Entry]:
-        entries: list[Entry] = []
-        with contextlib.suppress(IndexError):
-            while len(entries) < MAX_BATCH:
-                entries.append(self._waiting.popleft())
-        if self._waiting:
-            self._wake.put(None)
-        return entries
 
     def _write(self, entries: list[Entry]) -> None:
         if not (entries or self._following or self._texts or self._gap_over):
@@ -399,9 +378,9 @@ class SqliteLedger:
         return True
 
     def _refuse_waiting(self, reason: str) -> None:
-        entries = self._drain()
+        entries = self._waiting.drain(MAX_BATCH)
         while entries:
             for entry in entries:
                 entry.refused = LedgerUnavailable(reason)
             answer(entries, self._left)
-            entries = self._drain()
+            entries = self._waiting.drain(MAX_BATCH)

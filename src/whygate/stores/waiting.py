@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import queue
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -22,6 +24,51 @@ class Entry(msgspec.Struct, gc=False):
     refused: Exception | None = None
     taken: bool = False
     """Whether it is in the book, and so in the commit."""
+
+
+class Waiting:
+    """The appends that no commit has taken yet. Filled by event loops, emptied by the writer's thread."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waking: asyncio.AbstractEventLoop | None = None
+        """The loop that is going to wake the writer."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        """For the entry's own loop. The writer is woken once for all calls that the loop has ready: larger batches, and
+        fewer fights for the interpreter.
+        """
+        self._entries.append(entry)
+        if self._waking is not entry.loop:
+            self._waking = entry.loop
+            entry.loop.call_soon(self._woken)
+
+    def _woken(self) -> None:
+        self._waking = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the writer look, for what does not wait here as well: completions, texts, the end."""
+        self._calls.put(None)
+
+    def take(self, most: int, *, within_s: float) -> list[Entry]:
+        """What waits once somebody wakes. Raises ``queue.Empty`` where nobody does."""
+        self._calls.get(timeout=within_s)
+        return self.drain(most)
+
+    def drain(self, most: int) -> list[Entry]:
+        """What waits now; where that is more than ``most``, the writer is woken again for the rest."""
+        entries: list[Entry] = []
+        with contextlib.suppress(IndexError):
+            while len(entries) < most:
+                entries.append(self._entries.popleft())
+        if self._entries:
+            self.wake()
+        return entries
 
 
 def answer(entries: Iterable[Entry], left: Callable[[Entry], None]) -> None:
