@@ -99,10 +99,10 @@ class Gateway:
 
     async def _start(self) -> None:
         config = self.config
-        agents, operators = _Late(), _Late()
+        operators = _Late()
         for address in (config.listen, config.operators_listen):
             check(address)
-        server = HttpServer(agents, config.listen)
+        server = HttpServer(None, config.listen)
         # Operators first and so stopped last: they can see what it is doing.
         listeners = (Listener(operators, config.operators_listen, lifespan=True), server)
         new_ids = RandomIds()
@@ -143,7 +143,7 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        edges = agents.app = await self._edges(door, gate, metadata, metrics)
+        edges = server.app = await self._edges(door, gate, metadata, metrics)
         around = Operators(
             identifier=door,
             gate=gate,

@@ -14,7 +14,7 @@ UNHEARD_BYTES: Final = 16 * 1024 * 1024
 
 
 class Watch:
-    """Looks out for the client's leaving, from a little after the start of a call until ``close``.
+    """Looks out for the client's leaving until ``close``: the server tells, or it is waited for from a little after the start.
 
     In the modern era a closed connection *is* the cancellation (MCP 2026-07-28, basic/transports, "Cancellation"), so
     the work is stopped. A legacy disconnect is none (2025-11-25, "Disconnection"): it is only noted.
@@ -30,19 +30,28 @@ class Watch:
         self._unheard = 0
         self._waiting: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
-        self._handle = asyncio.get_running_loop().call_later(GRACE_S, self._begin)
+        self._handle: asyncio.TimerHandle | None = None
+        if not exchange.on_gone(self._gone):
+            self._handle = asyncio.get_running_loop().call_later(GRACE_S, self._begin)
+
+    def _gone(self) -> None:
+        self.left = True
+        if self._cancels:
+            self._stop()
+        else:
+            self._handle = asyncio.get_running_loop().call_later(UNHEARD_S, self._stop)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._cut = True
+            self._task.cancel()
 
     def _begin(self) -> None:
         self._waiting = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:
         await self._exchange.gone()
-        self.left = True
-        if not self._cancels:
-            await asyncio.sleep(UNHEARD_S)
-        if self._task is not None:
-            self._cut = True
-            self._task.cancel()
+        self._gone()
 
     def unheard(self, size: int) -> bool:
         """Take note of so many bytes of the answer; whether nobody has heard too much of it already."""
@@ -55,6 +64,8 @@ class Watch:
         return self._cut and self._task is not None and self._task.uncancel() == 0
 
     def close(self) -> None:
-        self._handle.cancel()
+        self._exchange.on_gone(None)
+        if self._handle is not None:
+            self._handle.cancel()
         if self._waiting is not None:
             self._waiting.cancel()

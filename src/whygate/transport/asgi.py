@@ -28,6 +28,8 @@ ARRIVED: Final = "whygate.arrived"
 """In the scope of our own server: a function of a cap, which gives the whole body where it is there already and not above the
 cap, and ``None`` otherwise. Most are there, and need no timer.
 """
+LEFT: Final = "whygate.left"
+"""Likewise: a function of whom to call once, without waiting, when the client has left; ``None`` takes it back."""
 JSON: Final[Header] = (b"content-type", b"application/json")
 _LENGTH: Final = re.compile(r"[0-9]{1,19}")
 """RFC 9110 section 8.6. ``str.isdigit`` holds of digits that ``int`` does not read, and ``int`` refuses thousands of them."""
@@ -180,6 +182,16 @@ class Exchange:
             message = await self._receive()
             size += len(message.get("body", b""))
             more = message["type"] == "http.request" and message.get("more_body", False)
+
+    def on_gone(self, told: Callable[[], None] | None) -> bool:
+        """Have ``told`` called when the client has closed the connection, or nobody any more; whether the server can do that.
+        Costs nothing while nothing happens, where waiting for ``gone`` needs a task.
+        """
+        asked = self.scope.get(LEFT)
+        if asked is None:
+            return False
+        asked(told)
+        return True
 
     async def gone(self) -> None:
         """Return when the client has closed the connection. Call only after ``body``."""

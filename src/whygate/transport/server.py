@@ -22,7 +22,7 @@ from typing import Any, Final
 import httptools
 
 from whygate.transport import framing
-from whygate.transport.asgi import ARRIVED, Header
+from whygate.transport.asgi import ARRIVED, LEFT, Header
 from whygate.transport.framing import MAX_HEAD_BYTES, MAX_HEADERS, UNFINISHED_BYTES, Unreadable, scope_of
 from whygate.transport.turn import Turn
 
@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         scope = scope_of(parser.get_method(), url, version, self._headers, self._client)
         # HTTP/1.0 would have to be told that its connection stays, and hardly anybody speaks it any more.
         turn = Turn(self, scope, ends=version == "1.0" or not parser.should_keep_alive())
-        scope[ARRIVED] = turn.arrived
+        scope[ARRIVED], scope[LEFT] = turn.arrived, turn.on_left
         self._reading = turn
         if self.turn is None:
             self._begin(turn)

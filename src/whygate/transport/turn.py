@@ -4,6 +4,7 @@ What an application sends can't break out of a header: a line break in one is an
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -36,7 +37,8 @@ class Turn:
     """One request and its response: ASGI's ``receive`` and ``send``."""
 
     __slots__ = (
-        *("_chunked", "_complete", "_connection", "_continued", "_head", "_parts", "_size", "_taken", "_waiter"),
+        *("_chunked", "_complete", "_connection", "_continued", "_head", "_parts", "_size", "_taken", "_told"),
+        "_waiter",
         *("answered", "begun", "ends", "left", "scope"),
     )
 
@@ -50,6 +52,7 @@ class Turn:
         self._complete = self._taken = self._continued = False
         self.left = False
         """The client has, or what it sends can't be read on."""
+        self._told: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._head: Message | None = None
         self._chunked = False
@@ -72,7 +75,16 @@ class Turn:
 
     def disconnect(self) -> None:
         self.left = True
+        told, self._told = self._told, None
+        if told is not None:
+            told()
         self._wake()
+
+    def on_left(self, told: Callable[[], None] | None) -> None:
+        """Whom to call, once, when the client has left."""
+        self._told = told
+        if self.left and told is not None:
+            self.disconnect()
 
     def arrived(self, cap_bytes: int) -> bytes | None:
         """The whole body, if it is there and not above the cap; ``receive`` does not give it again."""
