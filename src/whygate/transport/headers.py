@@ -83,7 +83,7 @@ def _crossing(name: bytes) -> str:
 
 
 def _named_in_connection(headers: Iterable[Header]) -> frozenset[bytes]:
-    if not any(name == b"connection" for name, _ in headers):
+    if b"connection" not in dict(headers):
         return _NONE
     return frozenset(
         token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
