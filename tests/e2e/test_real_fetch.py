@@ -30,7 +30,7 @@ rules:
 class _Pages(BaseHTTPRequestHandler):
     asked: list[str]
 
-    def do_GET(self) -> None:  # noqa: N802  the base class looks for this name
+    def do_GET(self) -> None:
         self.asked.append(self.path)
         found = self.path == "/case.html"
         self.send_response(200 if found else 404)
