@@ -181,6 +181,13 @@ async def test_a_disk_that_hangs_under_load(served: Served, libraries: tuple[Pat
 
 
 @pytest.mark.timeout(120)
+def _put(step: Path, to: str) -> None:
+    """As a whole: a clock that looked into a file half written would step once more."""
+    draft = step.with_suffix(".new")
+    draft.write_text(to)
+    draft.replace(step)
+
+
 async def test_a_clock_that_steps_under_load(served: Served, libraries: tuple[Path, Path], tmp_path: Path) -> None:
     """An hour ahead, back, and to and fro: work goes on, recorded time never runs backwards, each step is a record."""
     step = tmp_path / "step"
@@ -190,7 +197,7 @@ async def test_a_clock_that_steps_under_load(served: Served, libraries: tuple[Pa
         callers = [asyncio.create_task(served.caller(number)) for number in range(8)]
         await served.answered(40)
         for to in steps:
-            step.write_text(to)
+            _put(step, to)
             await served.answered(40)
         process.terminate()
         await asyncio.gather(*callers)
@@ -238,7 +245,7 @@ async def test_what_a_clock_ahead_has_ended_stays_ended(
         task = opened.json()["id"]
         assert await outcomes(client, task) == ["role.permitted"] * 3
         for to in ("3600", "0"):
-            step.write_text(to)
+            _put(step, to)
             assert await outcomes(client, task) == ["role.permitted", "task.not_usable", "agent.token_expired"]
     async with served.process(env), httpx.AsyncClient() as client:
         assert await outcomes(client, task) == ["role.permitted", "task.not_usable", "agent.token_expired"]
