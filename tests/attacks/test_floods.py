@@ -151,13 +151,14 @@ async def test_a_stream_without_end_does_not_go_on_for_nobody(tmp_path: Path, mo
     """A legacy client's leaving cancels nothing; but a tool that then says more than an answer may hold is left, too."""
     monkeypatch.setattr(watch, "UNHEARD_BYTES", 1_000_000)
     gone, left = asyncio.Event(), asyncio.Event()
+    log = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}' % (b"x" * 10_000)
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         with contextlib.suppress(OSError):
             while True:
-                writer.write(b"data: " + b"x" * 10_000 + b"\n\n")
+                writer.write(b"data: " + log + b"\n\n")
                 await writer.drain()
                 await asyncio.sleep(0.001 if gone.is_set() else 0.05)
         left.set()

@@ -15,7 +15,7 @@ owner: support@example.com
 agents: ["role:support-agent"]
 rules:
   - id: everything
-    tools: ["*"]
+    tools: ["*", "resource:*/*", "prompt:*/*", "question:*/*"]
     permit: {}
     why: The suite may call whatever it likes.
 """

@@ -21,7 +21,7 @@ def test_the_demo_tells_the_story_that_the_readme_shows() -> None:
     ran = subprocess.run([sys.executable, "-m", "whygate", "demo"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     (shown,) = re.findall(r"<!-- demo: .*? -->\n```\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(_calls(shown)) == 14
+    assert len(_calls(shown)) == 16
     assert _calls(ran.stdout) == _calls(shown)
     assert "BLOCKED POST billing/refund — args.limit_exceeded" in ran.stdout
     assert "agent.token_expired" in ran.stdout

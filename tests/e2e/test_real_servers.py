@@ -1,15 +1,18 @@
 """MCP servers that people use every day work behind the gateway, over stdio and HTTP, and only as far as the policy says."""
 
 import asyncio
+import contextlib
+import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import mcp_types as types
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from tests.servers import npm
 from tests.servers.gateway import Running, free_port, running
@@ -34,6 +37,19 @@ rules:
     tools: ["*/echo", "*/get-tiny-image", "*/trigger-long-running-operation"]
     permit: {}
     why: Harmless.
+  - id: everything-to-read
+    tools: ["resource:*/demo://resource/static/document/f*", "resource:*/demo://resource/dynamic/text/*", "prompt:*/args-prompt"]
+    when: '!has(args.city) || args.city != "Atlantis"'
+    permit: {}
+    why: Some of what there is to read.
+  - id: everything-asked
+    tools: ["*/trigger-elicitation-request", "*/trigger-sampling-request", "*/trigger-url-elicitation", "*/simulate-research-query"]
+    permit: {}
+    why: Tools that ask, and one that takes its time.
+  - id: may-ask
+    tools: ["question:*/elicitation"]
+    permit: {}
+    why: Forms are fine; models and pages are not.
   - id: small-sums
     tools: ["*/get-sum"]
     when: args.a < 100
@@ -101,6 +117,14 @@ def _text(result: Any) -> str:
     return " ".join(each.text for each in result.content if each.type == "text")
 
 
+async def _refused(asked: Awaitable[Any]) -> str:
+    """The reason of a refusal that is no tool's result."""
+    with pytest.raises(MCPError) as caught:
+        await asked
+    code: str = caught.value.error.data["code"]
+    return code
+
+
 def _code(result: Any) -> str:
     code: str = result.meta["dev.whygate/decision"]["code"]
     return code
@@ -162,15 +186,121 @@ async def test_everything(gateway: Running, server: str, mode: str) -> None:
         )
         environment = await agent.call_tool("get-env", {})
         resources = await agent.list_resources()
+        templates = await agent.list_resource_templates()
         prompts = await agent.list_prompts()
-    assert names == {"echo", "get-sum", "get-tiny-image", "trigger-long-running-operation"}
+        document = await agent.read_resource("demo://resource/static/document/features.md")
+        made = await agent.read_resource("demo://resource/dynamic/text/7")
+        prompt = await agent.get_prompt("args-prompt", {"city": "Rome"})
+        codes = [await _refused(refused) for refused in (
+            agent.read_resource("demo://resource/static/document/startup.md"),
+            agent.read_resource("demo://resource/static/document/f/../startup.md"),
+            agent.get_prompt("simple-prompt"),
+            agent.get_prompt("args-prompt", {"city": "Atlantis"}),
+        )]  # fmt: skip
+    assert codes == ["policy.no_match", "request.path_ambiguous", "policy.no_match", "policy.no_match"]
+    assert {"echo", "get-sum", "get-tiny-image", "trigger-long-running-operation"} <= names
+    assert "get-env" not in names
     assert "grüß dich" in _text(echoed)
     assert "3" in _text(small)
     assert "image" in {each.type for each in picture.content}
     assert not long.is_error
     assert heard == [1, 2, 3]
     assert [(one.is_error, _code(one)) for one in (large, environment)] == [(True, "policy.no_match")] * 2
-    assert resources.resources
-    assert prompts.prompts
+    assert [each.uri for each in resources.resources] == ["demo://resource/static/document/features.md"]
+    assert [each.uri_template for each in templates.resource_templates] == ["demo://resource/dynamic/text/{resourceId}"]
+    assert [each.name for each in prompts.prompts] == ["args-prompt"]
+    assert document.contents[0].text
+    assert made.contents[0].text
+    assert "Rome" in str(prompt.messages)
     recorded = [one["reason"]["code"] for one in gateway.decisions() if one["action"]["name"] == "tools/call"]
     assert sorted(recorded) == ["policy.no_match"] * 2 + ["role.permitted"] * 4
+
+
+async def _form(_: Any, __: types.ElicitRequestParams) -> types.ElicitResult:
+    return types.ElicitResult(action="accept", content={"name": "Ada"})
+
+
+async def _words(_: Any, __: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+    return types.CreateMessageResult(role="assistant", content=types.TextContent(text="hello"), model="m")
+
+
+@pytest.mark.parametrize("server", ["everything", "remote"])
+async def test_what_a_real_server_asks_is_decided(gateway: Running, server: str) -> None:
+    """A form that a rule permits reaches the user and its answer the server; what none permits never arrives."""
+    asked: list[str] = []
+
+    async def form(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        asked.append("form" if isinstance(params, types.ElicitRequestFormParams) else "page")
+        return await _form(context, params)
+
+    async def words(context: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+        asked.append("model")
+        return await _words(context, params)
+
+    async with (
+        httpx2.AsyncClient(headers=gateway.headers(), timeout=20) as http,
+        Client(
+            streamable_http_client(f"{gateway.url}/mcp/{server}", http_client=http),
+            mode="legacy",
+            elicitation_callback=form,
+            sampling_callback=words,
+        ) as agent,
+    ):
+        given = await agent.call_tool("trigger-elicitation-request", {})
+        sampled = await agent.call_tool("trigger-sampling-request", {"prompt": "x", "maxTokens": 5})
+        with contextlib.suppress(MCPError):
+            await agent.call_tool("trigger-url-elicitation", {"url": "https://evil.example/x"})
+    assert asked == ["form"]
+    assert "Ada" in _text(given)
+    assert sampled.is_error
+    decided = [(one["action"]["name"], one["reason"]["code"]) for one in gateway.decisions()]
+    assert ("elicitation/create", "role.permitted") in decided
+    assert ("sampling/createMessage", "policy.no_match") in decided
+    assert ("response", "policy.public_tool") in decided
+
+
+async def test_a_real_servers_task_is_its_callers(gateway: Running) -> None:
+    """2025-11-25's tasks: followed to the tool's result by whoever made the call; to another agent there is no such task."""
+    base = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+    async def rpc(client: httpx2.AsyncClient, method: str, **params: Any) -> httpx2.Response:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return await client.post(f"{gateway.url}/mcp/everything", json=body)
+
+    async with (
+        httpx2.AsyncClient(headers=gateway.headers() | base, timeout=30) as one,
+        httpx2.AsyncClient(headers=gateway.headers("agent:researcher") | base, timeout=30) as two,
+    ):
+        for client in (one, two):
+            hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            begun = await rpc(client, "initialize", **hello)
+            client.headers["mcp-session-id"] = begun.headers["mcp-session-id"]
+            ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+            assert (await client.post(f"{gateway.url}/mcp/everything", json=ready)).status_code == 202
+        arguments = {"topic": "kettles"}
+        born = _data(
+            await rpc(one, "tools/call", name="simulate-research-query", arguments=arguments, task={"ttl": 60000})
+        )
+        task = born["result"]["task"]["taskId"]
+        got = _data(await rpc(one, "tasks/get", taskId=task))
+        stolen = _data(await rpc(two, "tasks/get", taskId=task))
+        listed = _data(await rpc(one, "tasks/list"))
+        result = _data(await rpc(one, "tasks/result", taskId=task))
+    assert got["result"]["taskId"] == task
+    assert stolen["error"]["data"]["code"] == "handle.not_usable"
+    assert [each["taskId"] for each in listed["result"]["tasks"]] == [task]
+    assert result["result"]["content"]
+    assert result["result"]["_meta"]["dev.whygate/decision"]["code"] == "policy.public_tool"
+    [followed] = [one for one in gateway.decisions() if one["action"]["name"] == "tasks/result"]
+    assert followed["resource"]["id"] == "everything/simulate-research-query"
+
+
+def _data(answer: httpx2.Response) -> dict[str, Any]:
+    """The response, whether it came whole or as an event."""
+    if "event-stream" not in answer.headers["content-type"]:
+        found: dict[str, Any] = answer.json()
+        return found
+    events = [
+        json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line.startswith("data: {")
+    ]
+    return next(event for event in events if "method" not in event)

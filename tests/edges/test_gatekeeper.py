@@ -3,11 +3,12 @@
 import asyncio
 import logging
 
+import msgspec
 import pytest
 from tests.gatekeeping import AGENT, OTHER, RULES, World, call
 
-from whygate.core.calls import Hints, TraceParent
-from whygate.core.identity import ANONYMOUS
+from whygate.core.calls import Hints, Tool, ToolCall, TraceParent
+from whygate.core.identity import ANONYMOUS, Status
 from whygate.core.policy.errors import PolicyErrors
 from whygate.core.reasons import Code
 from whygate.flow.ports import Completion
@@ -194,3 +195,47 @@ async def test_tasks_come_back_after_a_restart() -> None:
     await again.load()
     assert (await again.gate.admit(call(hints=Hints(task=task.id)))).task_id == task.id
     assert (await again.gate.admit(call())).task_id == derived.task_id
+
+
+async def test_what_is_only_glanced_at_is_recorded_where_it_is_refused() -> None:
+    """A ping of an active agent leaves no record, joins no task and takes no place; a suspended one's is refused like a call."""
+    world = await World().load()
+    ping = ToolCall(protocol="mcp", method="ping", server="billing", principal=AGENT, public=True)
+    assert await world.gate.glance(ping) is None
+    assert world.ledger.of("decision") == []
+    assert world.tasks._by_id == {}
+    suspended = msgspec.structs.replace(AGENT, status=Status.SUSPENDED)
+    refused = await world.gate.glance(msgspec.structs.replace(ping, principal=suspended))
+    assert refused is not None
+    assert refused.decision.code is Code.AGENT_SUSPENDED
+    assert refused.record in world.ledger.records
+    stranger = await world.gate.glance(msgspec.structs.replace(ping, principal=ANONYMOUS))
+    assert stranger is not None
+    assert stranger.decision.code is Code.AGENT_UNAUTHENTICATED
+
+
+async def test_answers_are_part_of_a_calls_digest() -> None:
+    """The same arguments with and without an answer, and with another one, are three different calls."""
+    world = await World().load()
+    digests = set()
+    for answers in ({}, {"sure": {"action": "accept"}}, {"sure": {"action": "decline"}}):
+        admission = await world.gate.admit(msgspec.structs.replace(call(args={"a": 1}), answers=answers))
+        assert admission.record is not None
+        digests.add(admission.record.arguments.digest)
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_refused_resource_is_named_as_what_was_asked_for(known: bool) -> None:
+    """As with tools: what only a caller said is no id; either way the whole URI is there as a digest only."""
+    world = await World().load()
+    uri = "https://ada:pw@docs.example/a?key=s"
+    thing = Tool(server="billing", name=uri, type="resource", known=known)
+    admission = await world.gate.admit(
+        msgspec.structs.replace(call(), method="resources/read", tool=thing, args={"uri": uri})
+    )
+    assert admission.record is not None
+    resource = admission.record.resource
+    shown = ("billing/https://docs.example/a", "") if known else ("", "https://docs.example/a")
+    assert (resource.id, resource.asked, resource.type) == (*shown, "resource")
+    assert resource.digest == world.gate.digest(uri.encode())

@@ -181,6 +181,9 @@ async def test_a_ledger_that_is_down_lets_nothing_through(up: Gateway, upstream:
 async def test_a_suspended_agent_gets_nothing_through(up: Gateway, upstream: Canned, method: str) -> None:
     """Not even what is not decided by rules."""
     body = call(modern=False) | {"method": method}
+    body["params"]["uri"] = "file:///x"
+    if method.startswith("notifications/"):
+        del body["id"]
     async with up.raw(agent="idle") as client:
         answer = await client.post("/up", json=body)
     assert _decision(answer)["code"] == "agent.suspended"
@@ -188,17 +191,25 @@ async def test_a_suspended_agent_gets_nothing_through(up: Gateway, upstream: Can
     assert upstream.seen == []
 
 
-@pytest.mark.parametrize("method", ["resources/read", "x/y", "notifications/initialized"])
-async def test_what_is_not_decided_passes_untouched(up: Gateway, upstream: Canned, method: str) -> None:
-    """Bytes both ways, whatever the spacing, status and media type."""
+@pytest.mark.parametrize("method", ["ping", "notifications/initialized", "notifications/cancelled"])
+async def test_what_is_only_glanced_at_passes_untouched(up: Gateway, upstream: Canned, method: str) -> None:
+    """Bytes both ways, whatever the spacing, status and media type; decided, and without a record."""
     upstream.status = 404
     upstream.answer = lambda _: b'{ "odd" : 1.0 }'
-    body = b'{ "jsonrpc":"2.0","id":1 , "method":"' + method.encode() + b'","params":{"_meta":{"traceparent":"x"}}}'
+    identity = b'"id":1 ,' if method == "ping" else b""
+    body = (
+        b'{ "jsonrpc":"2.0",'
+        + identity
+        + b' "method":"'
+        + method.encode()
+        + b'","params":{"_meta":{"traceparent":"x"}}}'
+    )
     async with up.raw() as client:
         answer = await client.post("/up", content=body)
     assert (answer.status_code, answer.content) == (404, b'{ "odd" : 1.0 }')
     assert upstream.seen[0].body == body
     assert up.gate.admitted == []
+    assert [call.method for call in up.gate.glanced] == [method]
 
 
 async def test_an_event_stream_passes_unbuffered_and_only_our_response_changes(up: Gateway, upstream: Canned) -> None:
@@ -248,9 +259,9 @@ async def test_an_upstream_that_is_not_there_is_a_readable_result(gate: FakeGate
     assert tool.json()["result"]["resultType"] == "complete"
     assert "could not be reached" in tool.json()["result"]["content"][0]["text"]
     assert _decision(tool)["code"] == "role.permitted"
-    assert other.json()["error"]["data"]["code"] == "upstream.failed"
+    assert other.json()["error"]["data"]["completion"] == "upstream.failed"
     assert stream.status_code == 502
-    assert [done.code for _, done in gate.completed] == [Code.UPSTREAM_FAILED]
+    assert [done.code for _, done in gate.completed] == [Code.UPSTREAM_FAILED] * 3
 
 
 async def test_an_upstream_that_is_silent_times_out(upstream: Canned, gate: FakeGate) -> None:
@@ -293,7 +304,15 @@ async def test_the_upstreams_protocol_errors_pass_unchanged(
     assert [(done.status, done.error, done.is_error) for _, done in up.gate.completed] == [(status, str(rpc), True)]
 
 
-@pytest.mark.parametrize("body", [b'{"jsonrpc":"2.0","id":1,"result":{"tools":7}}', b'{"id":1,"result":[]}', b"[]"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":7}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":[]},"error":{"code":1,"message":"x"}}',
+        b'{"id":1,"result":[]}',
+        b"[]",
+    ],
+)
 async def test_a_list_that_cant_be_read_is_not_shown(up: Gateway, upstream: Canned, body: bytes) -> None:
     """What can't be read can't be filtered."""
     upstream.answer = lambda _: body
@@ -392,7 +411,8 @@ async def test_an_answer_that_comes_on_a_resumed_stream_is_completed_and_filtere
         assert gate.completed == []
         late = await client.get("/up", headers=session | {"last-event-id": "1"})
         again = await client.get("/up", headers=session | {"last-event-id": "1"})
-    assert [done.hidden for _, done in gate.completed] == [1]
+    assert [done.hidden for admission, done in gate.completed if admission.call.method == "tools/list"] == [1]
+    assert [admission.call.method for admission, _ in gate.completed].count("GET") == 2
     for answer in (late, again):
         assert b'"a"' in answer.content
         assert b'"b"' not in answer.content

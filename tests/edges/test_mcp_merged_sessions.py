@@ -15,6 +15,7 @@ from tests.servers.merged import (
     before,
     begin,
     called,
+    decided,
     post,
     rpc,
     until,
@@ -34,7 +35,9 @@ def gate() -> FakeGate:
 
 
 async def test_the_handshake(gate: FakeGate) -> None:
-    """The revision that the client asks for where we speak it; tools and nothing else; a ping is answered."""
+    """The revision that the client asks for where we speak it; tools and nothing else; a ping is answered. Each is decided,
+    as on the other addresses: a greeting is recorded, and pings and notifications are looked at.
+    """
     async with before(gate, up=Tools("echo")) as up, up.raw() as client:
         hello = (await post(client, rpc("initialize", **HELLO))).json()["result"]
         other = (await post(client, rpc("initialize", **(HELLO | {"protocolVersion": "1999-01-01"})))).json()["result"]
@@ -50,7 +53,9 @@ async def test_the_handshake(gate: FakeGate) -> None:
         ["2026-07-28"],
         {"tools": {}},
     )
-    assert gate.admitted == []
+    assert [each.call.method for each in gate.admitted] == ["initialize"] * 3 + ["server/discover"]
+    assert [admission for admission, _ in gate.completed] == gate.admitted
+    assert [call.method for call in gate.glanced] == ["notifications/initialized", "ping", "ping"]
 
 
 async def test_a_session_is_its_principals(gate: FakeGate) -> None:
@@ -106,7 +111,7 @@ async def test_a_session_that_a_server_lost_is_opened_anew(gate: FakeGate) -> No
         again = await client.post("", json=call("up__echo", modern=False), headers=session)
     assert not again.json()["result"]["isError"]
     assert [seen.headers["mcp-session-id"] for seen in upstream.calls()] == ["s-1", "s-1", "s-2"]
-    assert len(gate.admitted) == len(gate.completed) == 2
+    assert len(decided(gate)) == 2
 
 
 async def test_a_killed_process_is_replaced_and_never_shared(gate: FakeGate) -> None:
@@ -177,7 +182,7 @@ async def test_other_methods_are_refused_and_recorded(gate: FakeGate, method: st
         modern = await client.post("", json=rpc(method, **params), headers=routing(method, "n"))
         answers = [(modern, 404)]
         if method != "ping":
-            answers.append((await client.post("", json=rpc(method, name="n")), 200))
+            answers.append((await client.post("", json=rpc(method, name="n", taskId="n")), 200))
     for (answer, status), admission in zip(answers, gate.admitted, strict=True):
         error = answer.json()["error"]
         assert (answer.status_code, error["code"]) == (status, -32601)

@@ -18,6 +18,7 @@ from tests.servers.merged import (
     before,
     begin,
     called,
+    decided,
     events,
     listed,
     rpc,
@@ -150,10 +151,17 @@ async def test_a_modern_servers_questions_are_asked_of_a_legacy_client(
             answer = await anext(messages)
     assert (answer["id"], json.loads(answer["result"]["content"][0]["text"])) == (5, {"name": "Ada", "colour": "red"})
     assert "resultType" not in answer["result"]
-    assert len(gate.admitted) == len(gate.completed) == len(upstream.calls()) == 3
-    assert answer["result"]["_meta"][DECISION]["id"] == gate.admitted[-1].answer.id
+    rounds = decided(gate)
+    assert len(rounds) == len(upstream.calls()) == 3
+    assert [list(each.call.answers) for each in rounds] == [[], ["name"], ["colour"]]
+    assert rounds[1].call.answers == {"name": {"action": "accept", "content": {"v": "Ada"}}}
+    assert [each.call.args for each in decided(gate, "elicitation/create")] == [
+        {"mode": "form"} | {"message": f"{wanted}?"} for wanted in ("name", "colour")
+    ]
+    assert len(decided(gate, "response")) == 2
+    assert answer["result"]["_meta"][DECISION]["id"] == rounds[-1].answer.id
     traces = [json.loads(seen.body)["params"]["_meta"]["traceparent"] for seen in upstream.calls()]
-    assert traces == [admission.traceparent for admission in gate.admitted]
+    assert traces == [admission.traceparent for admission in rounds]
 
 
 async def test_a_round_that_is_refused_goes_no_further(gate: FakeGate) -> None:
@@ -183,7 +191,7 @@ async def test_a_legacy_client_that_can_not_be_asked_is_told_why(gate: FakeGate)
     result = answer.json()["result"]
     assert result["isError"]
     assert "asks for input" in result["content"][0]["text"]
-    done = gate.completed[0][1]
+    done = gate.completed[-1][1]
     assert (done.error, done.code) == ("input_required", Code.UPSTREAM_FAILED)
 
 
@@ -200,7 +208,11 @@ async def test_a_modern_client_answers_a_modern_server_itself(gate: FakeGate) ->
         }
         second = (await client.post("", json=message, headers=routing(name="up__echo"))).json()["result"]
     assert [list(one["inputRequests"]) for one in (first, second)] == [["name"], ["colour"]]
-    assert len(gate.admitted) == len(gate.completed) == 2
+    assert [list(each.call.answers) for each in decided(gate)] == [[], ["name"]]
+    assert len(decided(gate, "elicitation/create")) == 2
+    # The server's state is its own; the client has it sealed, and the server gets it back as it was.
+    assert first["requestState"] == f"wg1.{first['requestState'].split('.')[1]}.{{}}"
+    assert json.loads(upstream.calls()[1].body)["params"]["requestState"] == "{}"
 
 
 async def test_a_task_is_no_answer_here(gate: FakeGate) -> None:
@@ -289,7 +301,7 @@ async def test_the_same_id_twice_at_once_is_refused(gate: FakeGate) -> None:
         upstream.hold.set()
         assert (await first).status_code == 200
     assert (second.status_code, second.json()["error"]["code"]) == (400, -32600)
-    assert len(gate.admitted) == len(gate.completed) == 3
+    assert len(decided(gate)) == 3
 
 
 async def test_long_silence_is_bridged(gate: FakeGate, monkeypatch: pytest.MonkeyPatch) -> None:

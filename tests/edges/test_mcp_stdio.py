@@ -125,7 +125,7 @@ async def test_the_answer_is_json_when_nothing_came_before_it(up: Gateway) -> No
 
 
 async def test_the_servers_question_and_the_clients_answer_find_each_other(up: Gateway) -> None:
-    """Legacy: the question comes on the call's stream, the answer is posted, and the call goes on."""
+    """Legacy: the question comes on the call's stream, the answer is posted, and the call goes on. All three are recorded."""
     reply = {"jsonrpc": "2.0", "id": "q1", "result": {"action": "accept"}}
     events = []
     async with up.raw() as client:
@@ -138,6 +138,8 @@ async def test_the_servers_question_and_the_clients_answer_find_each_other(up: G
                     if len(events) == 1:
                         accepted = await client.post("/up", json=reply, headers=session)
                         assert accepted.status_code == 202
+    recorded = [admission.call.method for admission, _ in up.gate.completed]
+    assert recorded == ["initialize", "elicitation/create", "response", "tools/call"]
     assert events[0]["method"] == "elicitation/create"
     assert json.loads(events[1]["result"]["content"][0]["text"]) == reply
 
@@ -147,13 +149,13 @@ async def test_what_belongs_to_no_request_comes_on_the_get_stream(up: Gateway) -
     async with up.raw() as client:
         session = await _begin(client)
         quiet = session | {"accept": "application/json"}
-        await client.post("/up", json={"jsonrpc": "2.0", "id": 1, "method": "tell"}, headers=quiet)
+        await client.post("/up", json={"jsonrpc": "2.0", "id": 1, "method": "logging/setLevel"}, headers=quiet)
         async with client.stream("GET", "/up", headers=session) as stream:
             lines = stream.aiter_lines()
             seen = [line async for line in _until_data(lines)]
             second = await client.get("/up", headers=session)
             assert second.status_code == 409
-            await client.post("/up", json={"jsonrpc": "2.0", "id": 2, "method": "tell"}, headers=quiet)
+            await client.post("/up", json={"jsonrpc": "2.0", "id": 2, "method": "logging/setLevel"}, headers=quiet)
             seen += [line async for line in _until_data(lines)]
     told = [json.loads(line.removeprefix("data: "))["method"] for line in seen]
     assert told == ["notifications/tools/list_changed"] * 2
@@ -168,7 +170,8 @@ async def _until_data(lines: AsyncIterator[str]) -> AsyncIterator[str]:
 
 async def test_a_subscription_keeps_the_clients_own_id(up: Gateway) -> None:
     """Its notifications name the id that the client knows, on its stream, for as long as it listens."""
-    body = {"jsonrpc": "2.0", "id": "sub", "method": "subscriptions/listen", "params": {"_meta": META}}
+    params = {"_meta": META, "notifications": {"toolsListChanged": True}}
+    body = {"jsonrpc": "2.0", "id": "sub", "method": "subscriptions/listen", "params": params}
     headers = routing("subscriptions/listen", None)
     async with up.raw() as client, client.stream("POST", "/up", json=body, headers=headers) as stream:
         lines = stream.aiter_lines()
@@ -185,7 +188,8 @@ async def test_modern_errors_get_the_statuses_of_the_transport(up: Gateway, code
         legacy = await _legacy(client, await _begin(client), error=code)
     assert (modern.status_code, modern.json()["error"]["code"]) == (status, code)
     assert legacy.status_code == 200
-    assert [done.error for _, done in up.gate.completed] == [str(code)] * 2
+    calls = [done.error for admission, done in up.gate.completed if admission.call.method == "tools/call"]
+    assert calls == [str(code)] * 2
 
 
 async def test_a_modern_client_that_leaves_cancels_the_request(up: Gateway) -> None:
@@ -218,7 +222,8 @@ async def test_a_process_that_dies_fails_its_calls_and_its_session(up: Gateway) 
     assert "upstream.failed" in died.json()["result"]["content"][0]["text"]
     assert late.status_code == 404
     assert first != second
-    assert next(done.code for _, done in up.gate.completed) is Code.UPSTREAM_FAILED
+    calls = [done.code for admission, done in up.gate.completed if admission.call.method == "tools/call"]
+    assert calls[0] is Code.UPSTREAM_FAILED
 
 
 async def test_a_command_that_ends_at_once_is_not_started_over_and_over(gate: FakeGate) -> None:
@@ -231,7 +236,7 @@ async def test_a_command_that_ends_at_once_is_not_started_over_and_over(gate: Fa
         backend._not_before = 0.0
         await client.post("/up", json=HELLO)
         assert backend._failed == 2
-    assert first.json()["error"]["data"]["code"] == second.json()["error"]["data"]["code"] == "upstream.failed"
+    assert [one.json()["error"]["data"]["completion"] for one in (first, second)] == ["upstream.failed"] * 2
 
 
 async def test_a_command_that_is_not_there_is_a_failed_upstream(gate: FakeGate) -> None:
@@ -281,7 +286,9 @@ async def test_one_agents_sessions_are_bounded_and_the_idle_give_way(gate: FakeG
     assert gone.status_code == 404
     assert refused.status_code == 429
     assert refused.json()["error"]["data"]["code"] == "quota.exceeded"
-    assert [one.decision.code for one in gate.admitted if one.call.method == "initialize"] == [Code.QUOTA_EXCEEDED]
+    # It was allowed, and then there was no room for it: both are told, and that it was not sent.
+    assert Code.QUOTA_EXCEEDED in [one.decision.code for one in gate.admitted if one.call.method == "initialize"]
+    assert [done.error for one, done in gate.completed if one.call.method == "initialize"].count("not_forwarded") == 1
 
 
 async def test_an_idle_session_ends_by_itself(gate: FakeGate) -> None:
@@ -297,7 +304,7 @@ async def test_an_idle_session_ends_by_itself(gate: FakeGate) -> None:
 async def test_the_modern_era_has_no_sessions(up: Gateway) -> None:
     """GET and DELETE answer 405, notifications are accepted, posted responses are not."""
     headers = {"mcp-protocol-version": "2026-07-28"}
-    note = {"jsonrpc": "2.0", "method": "notifications/x", "params": {"_meta": META}}
+    note = {"jsonrpc": "2.0", "method": "notifications/initialized", "params": {"_meta": META}}
     async with up.raw() as client:
         stream, goodbye = await client.get("/up", headers=headers), await client.delete("/up", headers=headers)
         noted = await client.post("/up", json=note, headers=headers)

@@ -4,15 +4,18 @@ Rules of this file:
 
 1. Nothing of the gateway's own reading is believed: what reached a tool is read again by ``readers``.
 2. An answer without a decision is one of the few named here, or a finding.
+3. Nothing reaches a tool, and nothing that a tool asks reaches the client, without a decision that allows it.
 """
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from tests.fuzz import readers
+from tests.fuzz.answers import ASKED
 from tests.fuzz.inputs import CLIENT_LABEL, FOREIGN_TRACE
 from tests.fuzz.setting import DIGEST_KEY, SECRETS
 from tests.fuzz.world import Ran, Sent, World
@@ -21,8 +24,9 @@ from whygate.core import records
 from whygate.core.calls import ToolCall
 from whygate.core.ids import keyed_digest
 from whygate.core.reasons import Code
+from whygate.core.things import QUESTION
 from whygate.flow.ports import Admission
-from whygate.mcp.envelope import DECIDED
+from whygate.mcp.methods import NOTIFICATIONS, RESPONSE
 
 _SORTED: Final = msgspec.json.Encoder(order="sorted").encode
 _NEVER_UP: Final = (
@@ -36,6 +40,12 @@ _NEVER_UP: Final = (
     "origin",
 )
 _OURS_IN_BODY: Final = re.compile(rb"\"(?:dev\.whygate/|(?:tracestate|baggage)\")")
+_LIGHT: Final = NOTIFICATIONS | {"ping"}
+"""Decided, and recorded only where they are refused."""
+_OUR_OWN: Final = frozenset(
+    ("server/discover", "initialize", "notifications/initialized", "notifications/cancelled", "tools/list")
+)
+"""What the gateway itself says to a server, for the merged address."""
 METADATA: Final = b"/.well-known/oauth-protected-resource"
 
 
@@ -47,6 +57,7 @@ def check(world: World, ran: Ran) -> str:
     _labels(world, made)
     for sent in ran.sent:
         _reached(world, ran, sent)
+    _asked(ran)
     _completed(ran, made)
     return _answered(ran, made)
 
@@ -66,9 +77,10 @@ def _answered(ran: Ran, made: list[Any]) -> str:
     code = Code(ran.headers["whygate-reason"])
     assert code.entry.outcome is not None, f"{code} is no decision"
     assert ran.headers["whygate-outcome"] == code.entry.outcome.value
-    assert len(ran.calls) == 1, "decided more than once"
-    ((call, admission),) = ran.calls
-    assert admission.answer.id == decision
+    ((call, admission),) = [each for each in ran.calls if each[1].answer.id == decision]
+    for other, _ in ran.calls:
+        # Each of several resources, each question, and what was allowed and then had no room.
+        assert other is call or other.method == call.method or _is_question(other), "decided about something else"
     own = [one for one in made if one.kind == "decision" and one.id == decision]
     if own:
         (record,) = own
@@ -106,16 +118,15 @@ def _explained(ran: Ran, call: ToolCall, admission: Admission, code: Code) -> No
 
 
 def _undecided(ran: Ran) -> str:
-    """Answers that no decision stands behind: the resource's metadata, and what MCP passes without one."""
-    assert not ran.calls, "decided, and the answer does not say so"
+    """Answers without a decision's id: the resource's metadata, and pings and notifications, which were decided nevertheless."""
+    assert all(_is_question(call) for call, _ in ran.calls), "decided, and the answer does not say so"
     given = ran.input
     if given.method == "GET" and given.target.startswith(METADATA):
         return "metadata"
-    assert given.target.startswith(b"/mcp/"), f"an answer ({ran.status}) that nobody decided"
-    if given.method == "POST":
-        for name, reader, _ in readers.READERS:
-            method = reader(given.body).get("method")
-            assert method not in DECIDED, f"{method} passed without a decision as read by: {name}"
+    assert given.target.startswith(b"/mcp"), f"an answer ({ran.status}) that nobody decided"
+    assert len(ran.glanced) == 1, f"an answer ({ran.status}) that nobody decided"
+    for name, reader, _ in readers.READERS:
+        assert reader(given.body).get("method") in _LIGHT, f"passed without a decision as read by: {name}"
     return "passed"
 
 
@@ -137,7 +148,8 @@ def _reached(world: World, ran: Ran, sent: Sent) -> None:
     call, admission = found[0]
     assert admission.record is not None
     digest = admission.record.arguments.digest
-    assert digest == (keyed_digest(DIGEST_KEY, _SORTED(call.args)) if call.args else "")
+    said = {"answers": call.answers, "arguments": call.args} if call.answers else call.args
+    assert digest == (keyed_digest(DIGEST_KEY, _SORTED(said)) if said else "")
     if call.protocol == "mcp":
         _same_message(call, admission, sent)
     else:
@@ -145,19 +157,50 @@ def _reached(world: World, ran: Ran, sent: Sent) -> None:
 
 
 def _passed(ran: Ran, sent: Sent) -> None:
-    """Without a decision: only what is none of the decided methods, however it is read."""
+    """Without the trace of a decision: what was decided like everything else, but is no call that could carry it."""
+    merged = ran.input.target in (b"/mcp", b"/mcp/")
     assert ran.input.target.startswith(b"/mcp"), "a plain HTTP call without a decision"
-    if sent.server == "up":
-        assert sent.body == ran.input.body, "changed, though nobody decided"
+    allowed = {call.method for call, admission in ran.calls if admission.allowed}
     if sent.method in ("GET", "DELETE"):
+        assert merged or sent.method in allowed, f"{sent.method} without a decision"
         assert not sent.body
         return
     for name, reader, _ in readers.READERS:
         value = reader(sent.body)
         assert isinstance(value, dict)
         method = value.get("method")
-        loose = method.strip().casefold() if isinstance(method, str) else method
-        assert loose not in DECIDED, f"{method!r} went up undecided as read by: {name}"
+        if merged and method is not None:
+            assert method in _OUR_OWN, f"{method!r} went up undecided as read by: {name}"
+            assert ran.calls, "somebody made the gateway talk, and nobody decided"
+        elif method is None and _error_code(value) == 1403:
+            assert any(_is_question(call) and not admission.allowed for call, admission in ran.calls)
+        elif method is None and merged:
+            assert _error_code(value) == -32601, "an answer that no client gave"
+        elif method is None:
+            assert RESPONSE in allowed, f"an answer went up undecided as read by: {name}"
+            assert sent.server != "up" or sent.body == ran.input.body, "changed, though nobody decided"
+        elif not (sent.server == "piped" and method == "notifications/cancelled"):  # a call's, whose client has left
+            assert method in _LIGHT, f"{method!r} went up undecided as read by: {name}"
+            assert [call.method for call in ran.glanced] == [method], f"{method!r} went up undecided as read by: {name}"
+            assert sent.server != "up" or sent.body == ran.input.body, "changed, though nobody decided"
+
+
+def _error_code(value: dict[str, Any]) -> Any:
+    error = value.get("error")
+    return error.get("code") if isinstance(error, dict) else None
+
+
+def _is_question(call: ToolCall) -> bool:
+    return call.method == "_other" or (call.tool is not None and call.tool.type == QUESTION)
+
+
+def _asked(ran: Ran) -> None:
+    """What a server asks reaches a client only if each of its questions was allowed; no page was."""
+    if ASKED.encode() in ran.body:
+        questions = [admission for call, admission in ran.calls if _is_question(call)]
+        assert questions, "a question that nobody decided"
+        assert any(admission.allowed for admission in questions), "a question that was refused, and asked nevertheless"
+    assert b"evil.example" not in ran.body, "a page that no rule permits"
 
 
 def _same_message(call: ToolCall, admission: Admission, sent: Sent) -> None:
@@ -166,12 +209,34 @@ def _same_message(call: ToolCall, admission: Admission, sent: Sent) -> None:
         value = reader(sent.body)
         assert value["method"] == call.method, name
         params = value.get("params", {})
-        if call.method == "tools/call":
-            assert call.tool is not None
-            assert params["name"] == call.tool.name, f"another tool as read by: {name}"
-            assert readers.same(params.get("arguments", {}), fold(call.args)), f"other arguments as read by: {name}"
+        _same_thing(call, params, name, fold)
+        answers = params.get("inputresponses" if name == "caseless" else "inputResponses", {})
+        assert readers.same(answers, fold(call.answers)), f"other answers as read by: {name}"
         assert params["_meta"]["traceparent"] == admission.traceparent
         assert [key.strip().casefold() for key in params["_meta"]].count("traceparent") == 1
+
+
+def _same_thing(call: ToolCall, params: dict[str, Any], name: str, fold: Callable[[Any], Any]) -> None:
+    """What the tool's own reader takes the request to be about is what was decided."""
+    tool = call.tool
+    if call.method == "tools/call":
+        assert tool is not None
+        assert params["name"] == tool.name, f"another tool as read by: {name}"
+        assert readers.same(params.get("arguments", {}), fold(call.args)), f"other arguments as read by: {name}"
+    elif call.method.startswith("resources/") and not call.method.endswith("list"):
+        assert tool is not None
+        assert (tool.type, params["uri"]) == ("resource", tool.name), f"another resource as read by: {name}"
+    elif call.method == "prompts/get":
+        assert tool is not None
+        assert (tool.type, params["name"]) == ("prompt", tool.name), f"another prompt as read by: {name}"
+        assert readers.same(params.get("arguments", {}), fold(call.args)), f"other arguments as read by: {name}"
+    elif call.method == "completion/complete":
+        assert tool is not None
+        assert params["ref"].get("uri", params["ref"].get("name")) == tool.name, f"another one as read by: {name}"
+    elif call.method.startswith("tasks/") and call.method != "tasks/list":
+        handle = params["taskid" if name == "caseless" else "taskId"]
+        assert handle == call.args["taskId"], f"another task as read by: {name}"
+        assert handle == "t-1", "a task that was given to nobody"
 
 
 def _plain_meta(body: bytes) -> bytes:

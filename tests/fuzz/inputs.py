@@ -48,10 +48,47 @@ METHODS: Final[dict[str, dict[str, Any] | None]] = {
     "notifications/cancelled": {"requestId": 7, "reason": "enough"},
     "notifications/progress": {"progressToken": 7, "progress": 1},
     "notifications/roots/list_changed": None,
+    "notifications/tasks/status": {"taskId": "t-1", "status": "working"},
+    "notifications/nobody/knows": None,
     "nobody/knows": {"a": 1},
 }
-ADDRESSES: Final = (*("/mcp/up",) * 14, *("/mcp/piped",) * 6, "/mcp", "/mcp/nothing", "/mcp/", "/mcp/up/more")
+ADDRESSES: Final = (*("/mcp/up",) * 14, *("/mcp/piped",) * 6, *("/mcp",) * 5, "/mcp/nothing", "/mcp/", "/mcp/up/more")
 NAMES: Final = ("echo", "echo", "add", "danger", "scoped", "odd", "nosuch", "up__echo", "no such\ntool", "e" * 200, "")
+MERGED: Final = ("up__echo", "up__echo", "piped__echo", "up__danger", "up__nosuch", "ghost__echo", "billing__refund")
+"""Names at the address of all servers."""
+URIS: Final = (
+    *("file:///notes/today", "file:///notes/a/b.md?token=x", "file:///etc/passwd", "file:///notes/../etc/passwd"),
+    *(
+        "file:///notes//etc",
+        "FILE:///notes/today",
+        "file:///notes/%2e%2e/etc",
+        "file:///notes/a%2fb",
+        "file://localhost/notes/x",
+    ),
+    *(
+        "notes",
+        "",
+        "x:\u00a0y",
+        "file:///notes/" + "x" * 3_000,
+        "file:///notes/%zz",
+        "file:///n\uff4ftes/x",
+        "file:///notes/{n}",
+    ),
+)
+REFS: Final = (
+    *({"type": "ref/prompt", "name": name} for name in ("greet", "other", "a\nb")),
+    *({"type": "ref/resource", "uri": uri} for uri in ("file:///notes/{n}", "file:///etc/{n}")),
+    {"type": "ref/other", "name": "greet"},
+)
+WANTED: Final[tuple[dict[str, Any], ...]] = (
+    {"resourceSubscriptions": ["file:///notes/today", "file:///notes/b"]},
+    {"resourceSubscriptions": ["file:///notes/today", "file:///etc/passwd"], "promptsListChanged": True},
+    {"resourceSubscriptions": ["file:///notes/today"] * 70},
+    {"taskIds": ["t-1"]},
+    {"taskIds": ["t-1", "t-2"], "resourceSubscriptions": "x"},
+    {"anotherFilter": ["x"]},
+)
+STATES: Final = ("wg1.00112233445566778899aabbccddeeff.s", "s", "", "wg1.")
 CALLS: Final = (
     ("GET", "/billing/invoices/1042", "", ""),
     ("GET", "/billing/invoices/1042", "verbose=yes&page=2", ""),
@@ -135,9 +172,8 @@ def _mcp(chance: Random, known: Known) -> Input:
     message = obj({"jsonrpc": "2.0", "id": chance.choice((1, 7, "x", 2**53 - 1)), "method": method})
     if method.startswith("notifications/") and chance.random() < 0.9:
         message = Obj(pair for pair in message if pair[0] != "id")
-    inner = obj(params or {})
-    if method == "tools/call" and chance.random() < 0.3:
-        inner = Obj((key, chance.choice(NAMES) if key == "name" else value) for key, value in inner)
+    target = chance.choice(ADDRESSES)
+    inner = obj(_varied(chance, method, params or {}, merged=target == "/mcp"))
     modern = chance.random() < 0.5
     meta = _meta(chance, known, modern=modern)
     if meta:
@@ -151,9 +187,30 @@ def _mcp(chance: Random, known: Known) -> Input:
     headers += _routing(chance, method, inner, modern=modern)
     verb = "POST" if chance.random() < 0.94 else chance.choice(("GET", "DELETE", "PUT", "HEAD", "OPTIONS", "post"))
     body = bending.written(chance, bending.bent(chance, message)) if verb == "POST" or chance.random() < 0.2 else b""
-    target = chance.choice(ADDRESSES).encode()
     query = b"" if chance.random() < 0.97 else chance.choice((b"a=1", b"x", b"\xff", b"name=danger"))
-    return Input(verb, target, query, bending.heads(chance, headers, known.credentials), body, *_travel(chance))
+    return Input(
+        verb, target.encode(), query, bending.heads(chance, headers, known.credentials), body, *_travel(chance)
+    )
+
+
+def _varied(chance: Random, method: str, params: dict[str, Any], *, merged: bool) -> dict[str, Any]:
+    """The parameters, about something else now and then."""
+    made = dict(params)
+    if method == "tools/call" and chance.random() < (0.9 if merged else 0.3):
+        made["name"] = chance.choice(MERGED if merged else NAMES)
+    if chance.random() < 0.6:
+        for key, values in (("uri", URIS), ("ref", REFS), ("notifications", WANTED)):
+            if key in made:
+                made[key] = chance.choice(values)
+    if method == "prompts/get" and chance.random() < 0.3:
+        made["name"] = chance.choice(("other", "a\nb", "", "g" * 200))
+    if "taskId" in made and chance.random() < 0.3:
+        made["taskId"] = chance.choice(("t-2", "", "t" * 600))
+    if method in ("tools/call", "prompts/get", "resources/read", "tasks/update") and chance.random() < 0.06:
+        made["inputResponses"] = {"a": {"action": "accept", "content": {"amount_cents": 1}}}
+    if method in ("tools/call", "prompts/get", "tasks/update") and chance.random() < 0.04:
+        made["requestState"] = chance.choice(STATES)
+    return made
 
 
 def _meta(chance: Random, known: Known, *, modern: bool) -> Obj:

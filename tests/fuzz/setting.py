@@ -29,6 +29,14 @@ rules:
     tools: ["up/*", "piped/*", "billing/invoice_get", "billing/note_*", "typed/*"]
     permit: {}
     why: Routine.
+  - id: notes
+    tools: ["resource:up/file:///notes/*", "resource:piped/file:///notes/*", "prompt:up/greet", "prompt:piped/greet"]
+    permit: {}
+    why: Notes and greetings.
+  - id: forms
+    tools: ["question:*/elicitation"]
+    permit: {}
+    why: Forms may be asked.
   - id: never
     tools: ["*/danger"]
     deny: {}

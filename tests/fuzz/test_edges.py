@@ -18,8 +18,10 @@ from tests.fuzz.world import Ran, World
 from whygate.http import edge as http_edge
 from whygate.http import routes
 from whygate.mcp import edge as mcp_edge
-from whygate.mcp import envelope
+from whygate.mcp import envelope, passing, relay
 from whygate.mcp.edge import McpEdge
+from whygate.mcp.handles import Handles
+from whygate.mcp.questions import Questions
 from whygate.transport import headers as crossing
 
 INPUTS = 4_000
@@ -101,7 +103,7 @@ def _request(method: str = "GET", target: bytes = b"/http/billing/invoices/1042"
                 body=b'{"jsonrpc":"2.0","method":"initialize","params":{}}',
                 headers=[(b"content-type", b"application/json")],
             ),
-            "passed",
+            "blocked request.malformed",
         ),
     ],
 )
@@ -127,6 +129,26 @@ def _undecided_calls(patch: pytest.MonkeyPatch, _: World) -> None:
     patch.setattr(McpEdge, "_decide", lambda edge, turn, _: McpEdge._pass(edge, turn))
 
 
+def _unread_questions(patch: pytest.MonkeyPatch, _: World) -> None:
+    async def yes(*_: object) -> bool:
+        return True
+
+    patch.setattr(Questions, "message_may_pass", yes)
+
+
+def _unread_results(patch: pytest.MonkeyPatch, _: World) -> None:
+    patch.setattr(relay, "questions", lambda _: ())
+
+
+def _any_handle(patch: pytest.MonkeyPatch, _: World) -> None:
+    patch.setattr(Handles, "usable", lambda *_: True)
+
+
+def _undecided_light_ones(patch: pytest.MonkeyPatch, world: World) -> None:
+    patch.setattr(mcp_edge, "is_light", lambda envelope: not envelope.method.startswith("tools/"))
+    patch.setattr(passing, "is_light", lambda envelope: not envelope.method.startswith("tools/"))
+
+
 def _loose_paths(patch: pytest.MonkeyPatch, _: World) -> None:
     patch.setattr(routes, "_needless", lambda *_: False)
 
@@ -144,8 +166,12 @@ async def _nothing(*records: object, claims: object = ()) -> None:
     [
         (_lenient_json, "as read by|unforeseen"),
         (_leaking_headers, "went up|agent's"),
-        (_no_records, "not recorded"),
+        (_no_records, "not recorded|never completed"),
         (_undecided_calls, "went up undecided"),
+        (_undecided_light_ones, "without a decision|went up undecided"),
+        (_unread_questions, "a question that nobody decided|no rule permits"),
+        (_unread_results, "a question that nobody decided|no rule permits"),
+        (_any_handle, "given to nobody"),
         (_loose_paths, "another operation"),
         (_loose_names, "other arguments|one argument twice"),
     ],

@@ -30,8 +30,8 @@ from whygate.flow.ports import Admission, Completion
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge
-from whygate.mcp import watch, wire
-from whygate.mcp.edge import McpEdge
+from whygate.mcp import asked, watch, wire
+from whygate.mcp.merged import MergedEdge
 from whygate.testing.ledger import MemoryLedger
 from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import Origins
@@ -64,6 +64,8 @@ class Ran(NamedTuple):
     ended: bool
     sent: list[Sent]
     calls: list[tuple[ToolCall, Admission]]
+    glanced: list[ToolCall]
+    """What was decided, and is recorded only where it is refused."""
     leaves: list[bytes]
     """Records that became durable meanwhile."""
     logged: list[str]
@@ -86,10 +88,19 @@ class _Gate:
     def __init__(self, inner: Gatekeeper) -> None:
         self._inner = inner
         self.calls: list[tuple[ToolCall, Admission]] = []
+        self.glanced: list[ToolCall] = []
 
     async def admit(self, call: ToolCall) -> Admission:
         admission = await self._inner.admit(call)
         self.calls.append((call, admission))
+        return admission
+
+    async def glance(self, call: ToolCall) -> Admission | None:
+        admission = await self._inner.glance(call)
+        if admission is None:
+            self.glanced.append(call)
+        else:
+            self.calls.append((call, admission))
         return admission
 
     def complete(self, admission: Admission, completion: Completion) -> None:
@@ -103,6 +114,7 @@ class World:
     """Make with ``await World.make(folder)``; may be used for any number of inputs, one after the other."""
 
     app: AgentsApp
+    _edge: MergedEdge
     known: Known
 
     def __init__(self) -> None:
@@ -147,19 +159,22 @@ class World:
         http = HttpEdge(wiring.http_tools(config, catalogue, documents), door, self.gate, origins, metadata)
         http._upstreams = _Pool(self)  # type: ignore[assignment]  # a fake pool
         servers = wiring.mcp_servers(config)
-        mcp = McpEdge(
+        mcp = MergedEdge(
             servers, door, self.gate, catalogue, origins=origins, resource_metadata=metadata + "/mcp/{server}"
         )
         wire.Process, process = _process(self), wire.Process  # type: ignore[misc]  # a fake process
+        asked._RETRY_S, asked.RESUMES, retry = 0.0, 2, (asked._RETRY_S, asked.RESUMES)  # type: ignore[misc]  # nor here
         watch.GRACE_S, grace = 0.0, watch.GRACE_S  # type: ignore[misc]  # nobody has time
         await mcp.start()
         mcp._backends["up"]._upstreams = _Pool(self)  # type: ignore[attr-defined]  # a fake pool
+        self._edge = mcp
         self.processes: Any = mcp._backends["piped"]
         self.app = AgentsApp(mcp, http, config.public_url, [ISSUER])
         self.known = await known(tasks, key)
         logging.getLogger("whygate").addHandler(self.log)
         self._undo = [mcp.close, door.close, gatekeeper.strangers.close, lambda: setattr(wire, "Process", process)]
         self._undo.append(lambda: setattr(watch, "GRACE_S", grace))
+        self._undo += [lambda: setattr(asked, "_RETRY_S", retry[0]), lambda: setattr(asked, "RESUMES", retry[1])]
         return self
 
     async def close(self) -> None:
@@ -193,7 +208,7 @@ class World:
     async def run(self, given: Input) -> Ran:
         """Send the input through the agents' listener."""
         self.choice = given.upstream
-        self.sent, self.gate.calls, self.log.lines = [], [], []
+        self.sent, self.gate.calls, self.gate.glanced, self.log.lines = [], [], [], []
         self.ledger.disk.leaves.clear()
         self._looked = 0
         self.allowed.clear()
@@ -208,9 +223,11 @@ class World:
             # How the plain HTTP edge breaks off an answer that had begun: the server then closes the connection.
             assert client.status, "an error left the edge before it had answered"
             broken = True
+        # What is told to a server in the client's place is part of this input, and of no other.
+        await asyncio.gather(*self._edge._questions._answering)
         return Ran(
             given, client.status, client.headers, bytes(client.body), client.ended or broken, self.sent, self.gate.calls,
-            list(self.ledger.disk.leaves), self.log.lines,
+            self.gate.glanced, list(self.ledger.disk.leaves), self.log.lines,
         )  # fmt: skip
 
 

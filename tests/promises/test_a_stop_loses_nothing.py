@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.attacks.test_upstreams import POLICY
+from tests.servers.mcp_edge import META
 from tests.servers.served import Served
 
 from whygate.testing.billing import BillingServer
@@ -19,7 +20,7 @@ CALL_S = 5.0
 
 
 class Slow:
-    """An MCP server: a call takes ``CALL_S``, or for ever; ``GET`` is a stream that stays open."""
+    """An MCP server: a call takes ``CALL_S``, or for ever; ``GET`` and a subscription are streams that stay open and silent."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -29,7 +30,7 @@ class Slow:
                     await asyncio.sleep(CALL_S)
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
                 elif head.startswith(b"GET"):
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: here\n\n")
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
                     await reader.read()
                     return
                 else:
@@ -37,6 +38,10 @@ class Slow:
                         line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
                     )
                     asked = json.loads(await reader.readexactly(int(length)))
+                    if asked["method"] == "subscriptions/listen":
+                        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                        await reader.read()
+                        return
                     await asyncio.sleep(3600 if asked["params"]["arguments"].get("for_ever") else CALL_S)
                     answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": {"content": []}}).encode()
                     told = b"Content-Type: application/json\r\nContent-Length: %d" % len(answer)
@@ -84,14 +89,20 @@ async def world(tmp_path: Path, billing: BillingServer) -> AsyncIterator[World]:
         yield World(tmp_path, billing, tools=tools, policies=str(tmp_path / "policies"))
 
 
-async def _stream(client: httpx.AsyncClient, url: str, began: asyncio.Event) -> bytes:
+LISTEN = {
+    "jsonrpc": "2.0",
+    "id": 2,
+    "method": "subscriptions/listen",
+    "params": {"notifications": {"toolsListChanged": True}, "_meta": META},
+}
+LISTENS = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+
+
+async def _stream(request: AbstractAsyncContextManager[httpx.Response], began: asyncio.Event) -> bytes:
     """All of a stream, to its proper end: httpx raises for one that is broken off."""
-    async with client.stream("GET", url) as answer:
-        parts = []
-        async for part in answer.aiter_bytes():
-            parts.append(part)
-            began.set()
-    return b"".join(parts)
+    async with request as answer:
+        began.set()  # though no news has come yet
+        return await answer.aread()
 
 
 @pytest.mark.slow
@@ -99,17 +110,20 @@ async def test_calls_finish_streams_end_and_nothing_new_begins(world: World) -> 
     """Within the time that calls need: /readyz says "stopping" first, then the port is closed; every call has its answer, every
     stream its end, every call its completion; exit code 0.
     """
-    began = asyncio.Event()
+    began, listening = asyncio.Event(), asyncio.Event()
     async with world.process() as process, world.agent() as client, httpx.AsyncClient() as other:
-        stream = asyncio.create_task(_stream(client, f"{world.url}/mcp/up", began))
+        stream = asyncio.create_task(_stream(client.stream("GET", f"{world.url}/mcp/up"), began))
+        listen = client.stream("POST", f"{world.url}/mcp/up", json=LISTEN, headers=LISTENS)
+        news = asyncio.create_task(_stream(listen, listening))
         calls = [asyncio.create_task(world.tool(client)), asyncio.create_task(client.get(f"{world.url}/http/api/x/1"))]
         await began.wait()
-        await world.under_way(2)
+        await listening.wait()
+        await world.under_way(4)
         process.terminate()
         async with asyncio.timeout(3):
             while await world.readiness(other) == 200:  # noqa: ASYNC110  another process has no event to wait for
                 await asyncio.sleep(0.01)
-            assert await stream == b": here\n\n"
+            assert await stream == await news == b""
         assert not any(call.done() for call in calls)
         ready = await other.get(f"{world.operators_url}/readyz")
         assert (ready.status_code, ready.json()["missing"]) == (503, "the gateway is stopping")

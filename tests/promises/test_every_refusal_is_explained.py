@@ -363,6 +363,82 @@ async def mcp_that_needs_a_scope(gateway: Running, client: httpx.AsyncClient) ->
     return await _call(gateway, client, "add", a=1, b=2)
 
 
+# --- what is no tool ---
+
+
+async def _asked(gateway: Running, client: httpx.AsyncClient, method: str, **params: Any) -> httpx.Response:
+    return await _mcp(gateway, client, json.dumps(_rpc(method, **params)).encode())
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def mcp_resource_by_default(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "resources/read", uri="file:///etc/passwd")
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def mcp_prompt_by_default(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "prompts/get", name="greet")
+
+
+@path(Code.TOOL_UNKNOWN, 200)
+async def mcp_prompt_whose_name_no_prompt_can_have(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "prompts/get", name="a\nb")
+
+
+@path(Code.REQUEST_PATH_AMBIGUOUS, 200)
+async def mcp_uri_with_a_dot_segment(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "resources/read", uri="file:///srv/docs/../../etc/passwd")
+
+
+@path(Code.REQUEST_MALFORMED, 200)
+async def mcp_uri_that_is_none(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "resources/subscribe", uri="/etc/passwd")
+
+
+@path(Code.ARGS_TOO_LARGE, 200)
+async def mcp_uri_without_end(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "resources/read", uri="x:" + "y" * 5000)
+
+
+@path(Code.POLICY_NO_MATCH, 200)
+async def mcp_completion_by_default(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    ref, argument = {"type": "ref/resource", "uri": "file:///{path}"}, {"name": "path", "value": "e"}
+    return await _asked(gateway, client, "completion/complete", ref=ref, argument=argument)
+
+
+@path(Code.HANDLE_NOT_USABLE, 200)
+async def mcp_task_that_is_not_the_callers(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "tasks/result", taskId="t-1")
+
+
+@path(Code.HANDLE_NOT_USABLE, 400)
+async def mcp_state_that_was_never_given_out(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "tools/call", name="echo", arguments={}, requestState="wg1.00.mine")
+
+
+@path(Code.REQUEST_METHOD_UNKNOWN, 200)
+async def mcp_method_that_nobody_knows(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _asked(gateway, client, "skills/run", name="echo")
+
+
+@path(Code.REQUEST_METHOD_UNKNOWN, 400)
+async def mcp_notification_that_nobody_knows(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    body = json.dumps({"jsonrpc": "2.0", "method": "notifications/x"}).encode()
+    return await _mcp(gateway, client, body)
+
+
+@path(Code.AGENT_SUSPENDED, 403)
+async def mcp_notification_of_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    body = json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode()
+    return await _mcp(gateway, client, body, **gateway.headers("agent:suspended"))
+
+
+@path(Code.AGENT_SUSPENDED, 403)
+async def mcp_stream_of_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    headers = gateway.headers("agent:suspended") | {"accept": "text/event-stream"}
+    return await client.get(f"{gateway.url}/mcp/up", headers=headers)
+
+
 # --- by the address of all servers ---
 
 
@@ -448,6 +524,27 @@ async def merged_tool_whose_name_no_tool_can_have(gateway: Running, client: http
     return await _merged(gateway, client, _tool("up__no\u200bsuch"))
 
 
+@path(Code.HANDLE_NOT_USABLE, 400)
+async def merged_state_that_was_never_given_out(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, _tool("up__echo", requestState="wg1.00.mine"))
+
+
+@path(Code.REQUEST_METHOD_UNKNOWN, 400)
+async def merged_notification_that_nobody_knows(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _merged(gateway, client, {"jsonrpc": "2.0", "method": "notifications/x"})
+
+
+@path(Code.AGENT_SUSPENDED, 403)
+async def merged_notification_of_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    message = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    return await _merged(gateway, client, message, **gateway.headers("agent:suspended"))
+
+
+@path(Code.AGENT_SUSPENDED, 403)
+async def merged_goodbye_of_a_suspended_agent(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await client.delete(f"{gateway.url}/mcp", headers=gateway.headers("agent:suspended"))
+
+
 @path(Code.POLICY_EXPLICIT_DENY, 200)
 async def merged_by_a_deny_rule(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
     return await _merged(gateway, client, _tool("up__fail"))
@@ -473,6 +570,7 @@ ELSEWHERE = {
     Code.INTERNAL_ERROR: "edges/test_gatekeeper.py",
     Code.OVERLOAD_SHED: "promises/test_too_much_is_turned_away.py",
     Code.POLICY_INVALID: "edges/test_gatekeeper.py",
+    Code.QUESTION_REFUSED: "promises/test_nothing_passes_undecided.py",
     Code.QUOTA_EXCEEDED: "edges/test_mcp_stdio.py",
     Code.AUTHN_INSUFFICIENT: "core/test_decide.py",
     Code.BREAK_GLASS_AVAILABLE: "core/test_decide.py",

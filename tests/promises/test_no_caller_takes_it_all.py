@@ -46,6 +46,18 @@ async def test_refused_calls_are_not_in_flight() -> None:
     assert len(world.gate._in_flight._running[AGENT.id]) == 1
 
 
+async def test_a_stream_that_rests_takes_no_place() -> None:
+    """An agent with hundreds of sessions, each with its stream of news, can still call; a call of that HTTP method can't hide
+    behind it.
+    """
+    world = await World().load()
+    stream = msgspec.structs.replace(call(), method="GET", public=True, tool=None)
+    for _ in range(2 * MAX_IN_FLIGHT):
+        assert (await world.gate.admit(stream)).allowed
+    plain = msgspec.structs.replace(call(), method="GET", protocol="http")
+    assert [(await world.gate.admit(plain)).allowed for _ in range(MAX_IN_FLIGHT + 1)].count(False) == 1
+
+
 async def test_an_end_told_twice_frees_one_place() -> None:
     """A second completion of a call gives nothing back."""
     world = await World().load()

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from tests.servers.mcp_edge import META, Canned, Gateway, Seen, call, gateway, routing
 
+from whygate.flow.ports import Admission
 from whygate.mcp.backend import Server
 from whygate.testing.gate import FakeGate
 from whygate.testing.serve import served
@@ -122,6 +123,14 @@ async def listed(client: httpx.AsyncClient, *, modern: bool = True) -> dict[str,
 
 async def called(client: httpx.AsyncClient, name: str, args: Any = None, **more: Any) -> httpx.Response:
     return await client.post("", json=call(name, args, **more), headers=routing(name=name))
+
+
+def decided(gate: FakeGate, method: str = "tools/call") -> list[Admission]:
+    """Decisions about requests of this method; each that was allowed has been completed."""
+    found = [each for each in gate.admitted if each.call.method == method]
+    done = [admission for admission, _ in gate.completed]
+    assert [each for each in found if each.allowed and done.count(each) != 1] == []
+    return found
 
 
 def names(result: dict[str, Any]) -> list[str]:

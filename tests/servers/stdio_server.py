@@ -62,7 +62,7 @@ def main():
         elif method == "tools/list":
             schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
             _say({"id": message["id"], "result": {"tools": [{"name": "echo", "inputSchema": schema}]}})
-        elif method == "tell":
+        elif method == "logging/setLevel":
             _say({"method": "notifications/tools/list_changed"})
             _say({"id": message["id"], "result": {}})
         elif "id" in message and method:

@@ -20,8 +20,10 @@ from whygate.core.facts import Facts, TaskFacts
 from whygate.core.identity import IdentityType, Principal, Proof
 from whygate.core.policy.cases import CaseResult, run
 from whygate.core.policy.errors import PolicyErrors
+from whygate.core.policy.match import split_target
 from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
+from whygate.core.things import PROMPT, QUESTION, RESOURCE, doubt_about_uri
 from whygate.policy_files import read_folder
 
 app = typer.Typer(name="policy", help="Check, test and explain policies.", no_args_is_help=True)
@@ -81,7 +83,14 @@ def explain_command(
     path: Source,
     *,
     agent: Annotated[str, typer.Option("--agent", "-a", help="The id of who calls.")],
-    tool: Annotated[str, typer.Option("--tool", "-t", help="The tool, as server/name.")],
+    tool: Annotated[
+        str,
+        typer.Option(
+            "--tool",
+            "-t",
+            help="The tool, as server/name; or resource:server/uri, prompt:server/name, question:server/kind.",
+        ),
+    ],
     args: Annotated[str, typer.Option("--args", help="The arguments, as a JSON object.")] = "{}",
     role: Annotated[list[str] | None, typer.Option("--role", "-r", help="A role of the caller (repeatable).")] = None,
     scope: Annotated[list[str] | None, typer.Option("--scope", help="A scope of its token (repeatable).")] = None,
@@ -92,9 +101,10 @@ def explain_command(
     as_json: AsJson = False,
 ) -> None:
     """Decide a made-up call and tell why: each rule, what it answered, and which one decided. Exit code 1: refused."""
-    server, slash, name = tool.partition("/")
-    if not (server and slash and name):
-        _misuse("--tool is written as server/name")
+    try:
+        kind, server, name = split_target(tool)
+    except ValueError:
+        _misuse("--tool is written as server/name, resource:server/uri, prompt:server/name or question:server/kind")
     try:
         given = strict_json.loads(args.encode(errors="surrogateescape"))
     except strict_json.Unreadable as wrong:
@@ -112,10 +122,13 @@ def explain_command(
     )
     call = ToolCall(
         protocol="mcp",
-        method="tools/call",
-        tool=Tool(server=server, name=name, type="mcp", tool_class=tool_class, tier=tier, labels=labels),
-        args=given,
+        method={RESOURCE: "resources/read", PROMPT: "prompts/get", QUESTION: "elicitation/create"}.get(
+            kind, "tools/call"
+        ),
+        tool=Tool(server=server, name=name, type=kind, tool_class=tool_class, tier=tier, labels=labels),
+        args={"uri": name, **given} if kind == RESOURCE else given,
         principal=principal,
+        faults=tuple(filter(None, (doubt_about_uri(name),))) if kind == RESOURCE else (),
     )
     now = datetime.datetime.now(datetime.UTC)
     task = TaskFacts(id="explain", trace_id="0" * 31 + "1", root_span_id="0" * 15 + "1", opened_at=now)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from whygate.cli.repeated import Repeated
 from whygate.cli.screen import put, put_command
-from whygate.cli.stories import Asked, End, Event, Rule, Story, name_of_tool, subject_of_call
+from whygate.cli.stories import Asked, End, Event, Rule, Story, What, name_of_tool, subject_of_call
 from whygate.cli.words import (
     IDENTITIES,
     MARKS,
@@ -24,6 +24,7 @@ from whygate.cli.words import (
     plain_lines,
 )
 from whygate.core.reasons import Outcome
+from whygate.core.things import KINDS, QUESTION
 
 LABEL: Final = 9
 INDENT: Final = " " * LABEL
@@ -107,16 +108,27 @@ def _who(told: Story) -> list[Text]:
 def _what(told: Story) -> list[Text]:
     what = told.what
     text = Text.assemble((plain(name_of_tool(what)) or plain(what.method), "bold"))
-    if what.asked and not what.tool:
-        text.append(" — no tool of this name is in the catalogue")
+    if what.asked and what.kind == QUESTION:
+        text.append(f" — on {plain(what.asked)}")
+    elif what.asked and not what.tool:
+        text.append(_only_asked(what))
     facts = [f"{what.method} over {what.protocol} {what.revision}".strip()]
-    if what.tool:
+    if what.tool and what.kind in KINDS:
+        facts.append("asked by the server" if what.kind == QUESTION else f"a {what.kind}")
+    elif what.tool:
         facts.append(f"class {what.tool_class}" if what.tool_class else "not classified")
         facts.append(f"tier {what.tier}")
     lines = [text, Text(plain("; ".join(facts)))]
     if what.arguments:
         lines.append(Text(f"arguments {plain(what.arguments)[:DIGEST]}… (keyed digest)"))
     return lines
+
+
+def _only_asked(what: What) -> str:
+    """What a name is that stands in quotation marks."""
+    if what.kind in KINDS:
+        return f" — a {what.kind} that its server has not listed"
+    return " — no tool of this name is in the catalogue"
 
 
 def _time(when: datetime.datetime, now: datetime.datetime) -> str:

@@ -50,7 +50,9 @@ class What(_Part, frozen=True, kw_only=True):
     protocol: str
     revision: str
     tool: str
-    """``server/name``; empty where the method names no tool, or none that there is."""
+    """``server/name``, of a resource ``server/uri``; empty where the method names nothing, or no tool that there is."""
+    kind: str
+    """``mcp`` or ``http`` for a tool, ``resource``, ``prompt``; empty where nothing is named."""
     asked: str
     """The name that the caller used, where no such tool is in the catalogue. Untrusted."""
     server: str
@@ -272,6 +274,7 @@ def _what(record: DecisionRecord) -> What:
         protocol=record.action.protocol,
         revision=record.context.revision,
         tool=record.resource.id,
+        kind=record.resource.type,
         asked=record.resource.asked,
         server=record.resource.server,
         tool_class=record.action.class_,
@@ -338,7 +341,7 @@ def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
 
 def _without_completion(record: DecisionRecord) -> End:
     if record.effect != "allow":
-        return End(state="not_sent", words="Not sent to the tool.")
+        return End(state="not_sent", words=words.not_sent(record.resource.type))
     if record.enforcement != "gateway":
         return End(state="elsewhere", words="Carried out by another enforcement point; its end is not known here.")
     return End(state="open", words="Sent; no end is recorded yet. It may still be running.")

@@ -49,7 +49,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             self.outcome in {"", record.outcome}
             and self.code in {"", record.reason.code}
             and self.agent in {"", record.subject.id, *(actor.id for actor in record.subject.on_behalf_of)}
-            and self.tool in {"", tool, tool.partition("/")[0]}
+            and self.tool in {"", tool, tool.partition("/")[0], record.resource.facet}
         )
 
 

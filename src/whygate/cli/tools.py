@@ -19,6 +19,7 @@ from whygate.core.policy.errors import PolicyErrors
 from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
 from whygate.core.records import DecisionRecord
+from whygate.core.things import KINDS
 from whygate.flow.ports import LedgerUnavailable
 from whygate.http.openapi import OpenApiRefused, besides, read
 from whygate.http.routes import Route
@@ -90,7 +91,7 @@ def _seen(path: Path) -> Counter[tuple[str, str, str]]:
         with Reader(path) as reader:
             for stored in reader.search(Wanted(limit=LOOKED)):
                 record = decoded(stored)
-                if isinstance(record, DecisionRecord) and record.resource.id:
+                if isinstance(record, DecisionRecord) and record.resource.id and record.resource.type not in KINDS:
                     server, _, name = record.resource.id.partition("/")
                     found[server, name, record.resource.type] += 1
     except LedgerUnavailable:

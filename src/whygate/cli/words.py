@@ -15,6 +15,7 @@ from typing import Final
 
 from whygate.core.reasons import Code, Entry, Next, Outcome
 from whygate.core.records import ListedServer
+from whygate.core.things import QUESTION
 
 LONGEST: Final = 400
 """Characters of one value that are shown: beyond that nobody reads, and a flood would push the answer off the screen."""
@@ -162,3 +163,10 @@ def servers(listed: Sequence[ListedServer]) -> str:
     if left_out:
         told.append(f"Left out, because they gave no list: {', '.join(left_out)}.")
     return " ".join(told)
+
+
+def not_sent(kind: str) -> str:
+    """What became of a call that was refused, by the ``type`` of its resource."""
+    if kind == QUESTION:
+        return "The client never saw it; the server was told that it may not ask."
+    return "Not sent to the tool."

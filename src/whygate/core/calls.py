@@ -35,7 +35,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     name: str
     type: str
-    """The protocol it is reached by: ``mcp`` or ``http``."""
+    """The protocol it is reached by: ``mcp`` or ``http``. ``resource``, ``prompt`` and ``question`` stand for what is no
+    tool, but is decided like one (``core.things``)."""
     tool_class: ToolClass | None = None
     tier: Tier = Tier.HIGH
     labels: tuple[str, ...] = ("untrusted",)
@@ -101,6 +102,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     record only, never in a span's name."""
     args: dict[str, Any] = {}
     """JSON values; empty where there are none."""
+    answers: dict[str, Any] = {}
+    """What the caller answers to an earlier ``input_required`` (MCP 2026-07-28): as much a part of the call as ``args``."""
     principal: Principal = ANONYMOUS
     client: str = ""
     """Address of the peer, without port."""

@@ -26,7 +26,7 @@ from whygate.core.reasons import Code
 
 # The most fundamental first: who, by whose authority, what was sent, for which work, which tool, which arguments.
 # A domain that is not listed comes after these.
-GATES: Final = ("agent", "delegation", "request", "quota", "task", "tool", "args")
+GATES: Final = ("agent", "delegation", "request", "quota", "task", "handle", "tool", "args")
 _COST: Final = {kind: number for number, kind in enumerate(UNMET)}
 
 

@@ -102,6 +102,8 @@ class Code(StrEnum):
     AGENT_TOKEN_EXPIRED = "agent.token_expired"
     AGENT_TOKEN_AUDIENCE = "agent.token_audience"
     TASK_NOT_USABLE = "task.not_usable"
+    HANDLE_NOT_USABLE = "handle.not_usable"
+    QUESTION_REFUSED = "question.refused"
     TOOL_UNKNOWN = "tool.unknown"
     TOOL_UNPINNED = "tool.unpinned"
     TOOL_SCHEMA_CHANGED = "tool.schema_changed"
@@ -135,6 +137,7 @@ class Code(StrEnum):
     RESULT_TOO_LARGE = "result.too_large"
     RESULT_MASKED = "result.masked"
     RESULT_BLOCKED = "result.blocked"
+    RESULT_QUESTION_REFUSED = "result.question_refused"
     UPSTREAM_FAILED = "upstream.failed"
     UPSTREAM_TIMEOUT = "upstream.timeout"
     OUTCOME_UNKNOWN = "outcome.unknown"
@@ -175,7 +178,11 @@ _REFUSED = "This call is not allowed for you. Do not retry it; try another way o
 TABLE: Final[dict[Code, Entry]] = {
     Code.ROLE_PERMITTED: Entry(_P, "A rule for this agent and tool permits the call.", _ALLOWED, Next.NONE, ""),
     Code.POLICY_PUBLIC_TOOL: Entry(
-        _P, "The method is open to every authenticated caller (lists, ping, notifications).", _ALLOWED, Next.NONE, ""
+        _P,
+        "The method is open to every authenticated caller (lists, the handshake, what goes on with a call of its own).",
+        _ALLOWED,
+        Next.NONE,
+        "",
     ),
     Code.STEP_UP_SATISFIED: Entry(_P, "A person approved exactly this call.", _ALLOWED, Next.NONE, ""),
     Code.AUTHN_SATISFIED: Entry(
@@ -439,6 +446,22 @@ TABLE: Final[dict[Code, Entry]] = {
         Next.FIX_CALL,
         "Check the task's allowed agents and its end.",
     ),
+    Code.HANDLE_NOT_USABLE: Entry(
+        _B,
+        "A handle that a server gave out (a task's id, a request's state) came back from another caller, with another call, "
+        "changed, or after this gateway had forgotten it.",
+        "The task or state named in this call is not one that you can use. Begin anew with the call that gave it to you.",
+        Next.FIX_CALL,
+        "After a restart, or among thousands of tasks, this is honest; else somebody tries what is another's.",
+    ),
+    Code.QUESTION_REFUSED: Entry(
+        _B,
+        "A server asked the caller for something in a way that no rule can allow: unreadably, by a method that clients don't "
+        "have, or for a page that is not encrypted or whose host can be read in two ways.",
+        "This may not be asked through this gateway.",
+        Next.NONE,
+        "Talk to whoever runs the server.",
+    ),
     Code.TOOL_UNKNOWN: Entry(
         _B,
         "No such tool in the catalogue.",
@@ -629,6 +652,14 @@ TABLE: Final[dict[Code, Entry]] = {
         None, "Parts of the result were masked by rule.", "Parts of the result are hidden.", Next.NONE, ""
     ),
     Code.RESULT_BLOCKED: Entry(None, "The result was withheld by rule.", "The result is withheld.", Next.NONE, ""),
+    Code.RESULT_QUESTION_REFUSED: Entry(
+        None,
+        "Instead of an answer there came a question that the server may not ask; it was withheld from the caller.",
+        "Before it goes on, the server wants something asked that may not be asked through this gateway. Try another way or "
+        "tell the person you work for.",
+        Next.NONE,
+        "The question has a decision of its own, which says why. If the server is to ask it, permit it by a rule.",
+    ),
     Code.UPSTREAM_FAILED: Entry(
         None,
         "The call was allowed; the tool could not be reached or broke off.",

@@ -17,6 +17,7 @@ import msgspec
 from whygate.core.decision import Claim, Evaluation, RuleRef
 from whygate.core.identity import Actor
 from whygate.core.instants import EPOCH
+from whygate.core.things import KINDS as BESIDES_TOOLS
 
 VERSION: Final = 1
 
@@ -45,13 +46,22 @@ class Action(Part, frozen=True, kw_only=True):
 
 class Resource(Part, frozen=True, kw_only=True):
     asked: str = ""
-    """What was asked for, where no such tool is in the catalogue."""
+    """What was asked for, where no such tool is in the catalogue; of a server's question, the host of its page."""
     definition: str = ""
+    digest: str = ""
+    """Keyed digest of the whole URI, where ``id`` or ``asked`` shows only a part of it."""
     id: str = ""
-    """``server/name``; empty where the method names no tool."""
+    """``server/name``, of a resource ``server/uri``; empty where the method names nothing."""
     server: str = ""
     tier: str = ""
     type: str = ""
+
+    @property
+    def facet(self) -> str:
+        """What decisions about it are searched by. Tools one by one; of resources, prompts and questions, whose names have no
+        end, the kind and the server (``resource:docs``).
+        """
+        return f"{self.type}:{self.server}" if self.type in BESIDES_TOOLS else self.id
 
 
 class Arguments(Part, frozen=True, kw_only=True):

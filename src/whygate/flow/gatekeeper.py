@@ -14,13 +14,14 @@ import asyncio
 import datetime
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from whygate.core import ids
-from whygate.core.calls import Fault, Hints, ToolCall
+from whygate.core.calls import Fault, Hints, Tool, ToolCall
 from whygate.core.decide import decide
 from whygate.core.decision import Decision, Mode
 from whygate.core.facts import Facts, TaskFacts
@@ -41,6 +42,7 @@ from whygate.core.records import (
     ResultDigest,
     TaskRecord,
 )
+from whygate.core.things import KINDS
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.policies import Policies
 from whygate.flow.ports import (
@@ -54,10 +56,11 @@ from whygate.flow.ports import (
     LedgerUnavailable,
     Observer,
 )
-from whygate.flow.quotas import MAX_IN_FLIGHT, RECORDED_PER_HOUR, REFUSED_PER_HOUR, InFlight, PerHour
+from whygate.flow.quotas import MAX_IN_FLIGHT, RECORDED_PER_HOUR, REFUSED_PER_HOUR, STREAMS, InFlight, PerHour
 from whygate.flow.repeats import Overdrawn, Strangers
 from whygate.flow.subjects import action_of, resource_of, subject_of
 from whygate.flow.tasks import Tasks
+from whygate.flow.things import thing_of
 
 TRIES: Final = 4
 """A claim fails when a policy is reloaded or a task closed in the very microseconds of a commit. Four in a row means
@@ -72,6 +75,7 @@ _OVERDRAWN: Final = Fault(
 _REPEATING: Final = f"{REFUSED_PER_HOUR} refusals an hour are recorded for one caller; this one would be one more"
 
 _log = logging.getLogger("whygate.gatekeeper")
+_KINDS: Final = frozenset(KINDS)
 _ENFORCE: Final = Mode.ENFORCE.value
 _sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -131,7 +135,7 @@ class Gatekeeper:
         except Exception:  # noqa: BLE001  # rule 4: whatever it is, the caller gets a recorded refusal
             _log.exception("deciding or recording failed in an unforeseen way")
             admission = await self._internal(call)
-        if admission.allowed:
+        if admission.allowed and (call.method not in STREAMS or call.protocol != "mcp"):
             admission.ticket = ticket
         elif ticket:
             self._in_flight.end(caller.id, ticket)
@@ -177,6 +181,17 @@ class Gatekeeper:
         policy = self._policies.current
         tool = self._around.catalogue.by_id(tool_id)
         return policy is not None and tool is not None and policy.visible(principal, tool)
+
+    def shows(self, principal: Principal, thing: Tool) -> bool:
+        """Whether some rule could permit the resource or prompt to this principal."""
+        policy = self._policies.current
+        return policy is not None and policy.visible(principal, thing)
+
+    async def glance(self, call: ToolCall) -> Admission | None:
+        """Decide what is recorded only where it is refused: a ping, a notification. ``None``: it may pass."""
+        if call.principal.authenticated and self._decide(call, None, self._clock.now())[0].allows:
+            return None
+        return await self.admit(call)
 
     def digest(self, data: bytes) -> str:
         """Keyed digest, for results."""
@@ -268,9 +283,10 @@ class Gatekeeper:
 
     def _record(self, call: ToolCall, decision: Decision, task: TaskFacts | None, duration_us: int) -> DecisionRecord:
         record_id = self._new_id()
+        said = call.args if not call.answers else {"answers": call.answers, "arguments": call.args}
         return DecisionRecord(
             action=action_of(call.protocol, call.method, call.tool),
-            arguments=Arguments(digest=self.digest(_sorted_json(call.args)) if call.args else ""),
+            arguments=Arguments(digest=self.digest(_sorted_json(said)) if said else ""),
             claims=decision.claims,
             client=Client(address=call.client),
             context=_context(call, task, record_id),
@@ -286,7 +302,7 @@ class Gatekeeper:
             policy=PolicyInForce(digest=decision.policy_digest),
             reason=Reason(admin=decision.admin, code=decision.code._value_, user=decision.user),
             requires=_required(decision) if decision.requires else (),
-            resource=_resource(call, decision),
+            resource=_resource(call, decision, self.digest),
             subject=subject_of(call.principal),
             v=VERSION,
         )
@@ -326,8 +342,10 @@ def _context(call: ToolCall, task: TaskFacts | None, record_id: str) -> Context:
     )
 
 
-def _resource(call: ToolCall, decision: Decision) -> Resource:
+def _resource(call: ToolCall, decision: Decision, digest: Callable[[bytes], str]) -> Resource:
     tool = call.tool
+    if tool is not None and tool.type in _KINDS:
+        return thing_of(call, tool, allows=decision.allows, digest=digest)
     if tool is None or not (tool.known or decision.allows):
         return Resource(asked=call.asked or (tool.name if tool is not None else ""), server=call.server)
     return resource_of(tool)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from whygate.core.calls import Fault, ToolCall
+from whygate.core.calls import Fault, Tool, ToolCall
 from whygate.core.decision import Claim, Decision
 from whygate.core.identity import Principal
 from whygate.core.reasons import Code, Next, Outcome
@@ -154,6 +154,12 @@ class Gate(Protocol):
 
     def visible(self, principal: Principal, tool_id: str) -> bool:
         """Whether ``principal`` may see the tool in a list: some rule could permit it."""
+
+    def shows(self, principal: Principal, thing: Tool) -> bool:
+        """The same for a resource or a prompt (``Tool.type``), which no catalogue knows."""
+
+    async def glance(self, call: ToolCall) -> Admission | None:
+        """Decide what is recorded only where it is refused; ``None`` where it may pass. Joins no task, holds no quota."""
 
     def digest(self, data: bytes) -> str:
         """Keyed digest for results and arguments."""

@@ -8,6 +8,8 @@ from typing import Final
 
 MAX_IN_FLIGHT: Final = 128
 """Calls of one caller: an eighth of what the listener takes, so that one alone can't have the others turned away."""
+STREAMS: Final = frozenset(("GET", "subscriptions/listen"))
+"""MCP's streams of news, which rest for hours: in flight only until they are admitted. The listener has a bound for them."""
 FORGOTTEN_NS: Final = 600 * 1_000_000_000
 """A call counts for ten minutes. What has no end by then waits for something that may never come (an answer put off to
 another stream), and must not keep its caller out for ever."""

@@ -5,7 +5,8 @@ Rules of this file:
 1. The response is completed and passed on by ``Open``, as on the transparent address; here it is only translated.
 2. A server's question reaches the client only where the client said that it answers such; else it is declined at once.
 3. A modern server's ``input_required`` is asked of a legacy client as questions on the call's stream. Each further round is
-   a call of its own: decided, recorded, completed.
+   a call of its own: decided with what the client answered, recorded, completed. The server's state stays with us meanwhile.
+4. A question is decided before the client sees it (``questions``), as on the transparent address.
 """
 
 import asyncio
@@ -15,12 +16,13 @@ from typing import Any, Final
 
 import msgspec
 
+from whygate.core.calls import ToolCall
 from whygate.core.reasons import Code
 from whygate.flow.ports import Completion
-from whygate.mcp import frames, merging, refusals, splices
-from whygate.mcp.asked import Asked
+from whygate.mcp import asking, frames, merging, refusals, splices
 from whygate.mcp.conversation import Conversation
 from whygate.mcp.envelope import Parts
+from whygate.mcp.questions import Place, Questions
 from whygate.mcp.relay import Open
 from whygate.mcp.stdio import KEEPALIVE_S, status_of_error
 from whygate.mcp.talks import Question, Talk
@@ -53,6 +55,23 @@ class Input(msgspec.Struct):
 class Asking(msgspec.Struct):
     method: str
     params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Across(Place):
+    """Where a server asks on its way across."""
+
+    __slots__ = ("_conversation",)
+
+    def __init__(self, questions: Questions, call: ToolCall, conversation: Conversation) -> None:
+        super().__init__(questions, call)
+        self._conversation = conversation
+
+    @property
+    def modern(self) -> bool:
+        return self._conversation.modern
+
+    async def tell(self, body: bytes) -> None:
+        await self._conversation.tell(splices.members(body) or {})
 
 
 class Down:
@@ -125,13 +144,16 @@ class Down:
 class Crossing:
     """A call of one tool."""
 
-    def __init__(self, talk: Talk, conversation: Conversation, tool: str, down: Down) -> None:
+    def __init__(self, talk: Talk, conversation: Conversation, tool: str, down: Down, questions: Questions) -> None:
+        self._questions = questions
         self._talk = talk
         self._conversation = conversation
         self._tool = tool
         self._down = down
         self.more: dict[str, msgspec.Raw] = {}
         """What the server wanted to know, for the next round."""
+        self.answers: dict[str, Any] = {}
+        """The same, as it is decided about."""
 
     async def run(self, opened: Open, *, last: bool) -> Input | None:
         """Send the call and pass on what comes, the response included; what the server wants to know first where that is
@@ -148,14 +170,15 @@ class Crossing:
         headers = await self._repeated(arguments) if conversation.modern and not envelope.modern else self._mirrored
         async with conversation.ask("tools/call", params, args=arguments, headers=headers, token=token) as asked:
             opened.status = asked.status
+            across = Across(self._questions, opened.admission.call, conversation)
             try:
                 async for message, data in asked.messages():
                     if not message.method:
-                        return await self._response(opened, asked, message, data, last=last)
+                        return await self._response(opened, across, message, data, last=last)
                     if message.id is None:
-                        await self._notice(opened, message, data)
+                        await self._notice(opened, across, message, data)
                     else:
-                        await self._question(opened, message, data)
+                        await self._question(opened, across, message, data)
             finally:
                 self._talk.forget(envelope.id)
         raise UpstreamError(Code.UPSTREAM_FAILED, "no response")  # messages() says so itself; said again for the reader
@@ -175,10 +198,10 @@ class Crossing:
         return conversation.mirrors.headers(self._tool, arguments)
 
     async def _response(
-        self, opened: Open, asked: Asked, message: splices.Message, data: bytes, *, last: bool
+        self, opened: Open, across: Across, message: splices.Message, data: bytes, *, last: bool
     ) -> Input | None:
         envelope = opened.envelope
-        if asked.status in (401, 407):
+        if opened.status in (401, 407):
             raise UpstreamError(Code.UPSTREAM_FAILED, "the tool did not take the gateway's credential")
         result = splices.members(message.result) if message.result else None
         kind = "complete" if result is None else merging.kind(result)
@@ -187,11 +210,14 @@ class Crossing:
             if wanted is None:
                 await self._down.end(200, self._unanswerable(opened))
                 return None
-            opened.answered(merging.with_id(data, envelope.id))
-            return wanted
+            refused = await opened.answer(merging.with_id(data, envelope.id), across)
+            if not opened.withheld:
+                return wanted
+            await self._down.end(200, refused or b"")
+            return None
         if kind not in ("complete", "input_required"):
             raise UpstreamError(Code.UPSTREAM_FAILED, f"an answer of the kind {kind[:32]!r}")
-        passed = opened.answered(merging.with_id(data, envelope.id))
+        passed = await opened.answer(merging.with_id(data, envelope.id), across)
         if passed is None:
             raise UpstreamError(Code.UPSTREAM_FAILED, "an answer that can't be read")
         status = status_of_error(data) if envelope.modern else 200
@@ -204,8 +230,8 @@ class Crossing:
         if requests is None or not self._down.takes_events or not self._talk.can_wait:
             return None
         found = {key: _asking(raw) for key, raw in requests.items()}
-        asking = {key: each for key, each in found.items() if each is not None and self._talk.can_answer(each.method)}
-        return Input(asking, result.get("requestState")) if len(asking) == len(found) else None
+        able = {key: each for key, each in found.items() if each is not None and self._talk.can_answer(each.method)}
+        return Input(able, result.get("requestState")) if len(able) == len(found) else None
 
     def _unanswerable(self, opened: Open, *, asked: bool = False) -> bytes:
         code = Code.UPSTREAM_FAILED
@@ -228,11 +254,11 @@ class Crossing:
         try:
             if not wanted.requests:
                 await asyncio.sleep(1)  # the server only wants to be asked again
-            for key, asking in wanted.requests.items():
+            for key, wish in wanted.requests.items():
                 answer: asyncio.Future[Mapping[str, msgspec.Raw]] = loop.create_future()
                 identity = self._talk.ask(Question(call=opened.envelope.id, answer=answer))
-                waiting[key] = asking.method, answer
-                question = {"jsonrpc": "2.0", "id": identity, "method": asking.method, "params": asking.params}
+                waiting[key] = wish.method, answer
+                question = {"jsonrpc": "2.0", "id": identity, "method": wish.method, "params": wish.params}
                 await self._down.event(_encode(question))
             async with asyncio.timeout(ANSWER_S):
                 answers = {key: _said(method, await answer) for key, (method, answer) in waiting.items()}
@@ -246,13 +272,15 @@ class Crossing:
         if None in answers.values():
             await self._down.end(200, self._unanswerable(opened, asked=True))
             return False
-        self.more = {"inputResponses": msgspec.Raw(_encode(answers))} if answers else {}
+        said = _encode(answers)
+        self.answers = msgspec.json.decode(said)
+        self.more = {"inputResponses": msgspec.Raw(said)} if answers else {}
         if wanted.state is not None:
             self.more["requestState"] = wanted.state
         return True
 
-    async def _notice(self, opened: Open, message: splices.Message, data: bytes) -> None:
-        if not self._down.takes_events:
+    async def _notice(self, opened: Open, across: Across, message: splices.Message, data: bytes) -> None:
+        if not self._down.takes_events or not await across.message_may_pass(data):
             return
         if message.method in _PASSING or (message.method == _LOG and merging.wants_logs(opened.envelope)):
             await self._down.event(data)
@@ -267,9 +295,13 @@ class Crossing:
                     whole = {"jsonrpc": "2.0", "method": _CANCELLED, "params": params}
                     await self._down.event(_encode(whole))
 
-    async def _question(self, opened: Open, message: splices.Message, data: bytes) -> None:
-        if not self._down.takes_events or not self._talk.can_answer(message.method):
+    async def _question(self, opened: Open, across: Across, message: splices.Message, data: bytes) -> None:
+        found = asking.read(data)
+        if not self._down.takes_events or not self._talk.can_answer(message.method) or isinstance(found, bool):
+            # Of what can't be read as one question there is none that could be decided on.
             await self._conversation.decline(message)
+            return
+        if not await across.message_may_pass(data):
             return
         asked = Question(call=opened.envelope.id, conversation=self._conversation, identity=message.id)
         await self._down.event(merging.with_id(data, self._talk.ask(asked)))

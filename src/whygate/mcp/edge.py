@@ -4,39 +4,43 @@ Rules of this file:
 
 1. Whatever is wrong with a request becomes a fault, and ``gate.admit`` refuses it: one record for each refusal.
 2. A call goes upstream only from an admission that allows it, as the bytes that were evaluated (``splices``).
-3. Methods that are not decided pass untouched, for authenticated and active principals only.
+3. Nothing passes undecided: ``methods`` says how each method is decided, and what it does not name is refused.
 4. Anything unforeseen is a recorded refusal, or, if even that fails, a bare error: it never opens a door.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from whygate.core.calls import Fault, Tool, ToolCall
-from whygate.core.identity import ANONYMOUS, Principal, Status
+import msgspec
+
+from whygate.core.calls import Fault, ToolCall
 from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Completion, Gate, Identifier
 from whygate.mcp import refusals
 from whygate.mcp.backend import Answered, Backend, Catalogue, HttpBackend, Outgoing, Refused, Server
 from whygate.mcp.envelope import (
-    DECIDED,
     INTERNAL_ERROR,
     METHOD_NOT_FOUND,
     REFUSED,
-    Envelope,
-    Heads,
     Wrong,
     duplicated,
     hints,
     read,
 )
 from whygate.mcp.frames import FrameTooLarge, event
-from whygate.mcp.passing import Passing
+from whygate.mcp.methods import LISTEN
+from whygate.mcp.passing import Passing, is_light, said
+from whygate.mcp.questions import Questions, Within
 from whygate.mcp.relay import Open, Stream, tell
+from whygate.mcp.results import Results, Undecided
 from whygate.mcp.sessions import Bindings
 from whygate.mcp.splices import upward as spliced
 from whygate.mcp.stdio import StdioBackend
+from whygate.mcp.targets import OPEN, Target, Targets
+from whygate.mcp.turns import METHODS, Turn, without_method
 from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
@@ -49,38 +53,15 @@ from whygate.transport.upstream import UpstreamError, Upstreams
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 """What the Python SDK's server takes by default; a larger call is a file transfer in disguise."""
+_NONE: Final[dict[str, Any]] = {}
 RESULT_CAP_BYTES: Final = 16 * 1024 * 1024
 EVENTS: Final = "text/event-stream"
-_METHODS: Final = frozenset(("POST", "GET", "DELETE"))
 
 _log = logging.getLogger("whygate.mcp")
 
 
-Forward = Callable[["Turn", Open, Watch], Awaitable[None]]
+Forward = Callable[[Turn, Open, Watch], Awaitable[None]]
 """Takes an admitted call to its server and answers the client. Raises ``UpstreamError``, ``FrameTooLarge``, ``Refused``."""
-
-
-class Turn:
-    """One exchange: what is known of it so far."""
-
-    __slots__ = (
-        *("admitted", "asked", "body", "envelope", "exchange", "heads", "merged", "principal", "server", "wrong"),
-    )
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.heads = Heads(exchange.headers)
-        self.principal: Principal = ANONYMOUS
-        self.server = ""
-        """Empty until it is known that there is such a server, and that the caller may know."""
-        self.merged = False
-        """It came by the address of all servers."""
-        self.asked = ""
-        """What was asked for there, where no such server is."""
-        self.envelope = Envelope()
-        self.wrong: Wrong | None = None
-        self.admitted = False
-        self.body = b""
 
 
 class McpEdge:
@@ -105,7 +86,10 @@ class McpEdge:
         self._backends: dict[str, Backend] = {}
         self._pools: dict[float, Upstreams] = {}
         self._bindings = Bindings()
-        self._passing = Passing(gate, self._bindings)
+        self._targets = Targets(gate.digest)
+        self._results = Results(gate, catalogue, self._targets)
+        self._questions = Questions(gate)
+        self._passing = Passing(gate, self._bindings, self._results)
 
     async def start(self) -> None:
         """Open the pools of connections. Processes start when somebody needs them."""
@@ -120,6 +104,7 @@ class McpEdge:
 
     async def close(self) -> None:
         """Stop every process and close every connection. Calls in flight fail, and are completed as failed."""
+        await self._questions.close()
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         self._passing.close()
         for pool in self._pools.values():
@@ -151,14 +136,15 @@ class McpEdge:
         await turn.exchange.respond(reply.status, reply.headers, reply.body)
 
     async def _serve(self, server_name: str, turn: Turn) -> None:
-        turn.wrong = await self._read(server_name, turn)
-        if turn.wrong is not None:
+        wrong = await self._read(server_name, turn)
+        envelope = turn.envelope
+        if wrong is None and "requestState" in envelope.params:
+            wrong = self._opened_state(turn)
+        turn.wrong = wrong
+        if wrong is not None:
             await self._refuse(turn)
-        elif turn.envelope.method in DECIDED:
+        elif envelope.method == "tools/call" or (envelope.id is not None and not is_light(envelope)):
             await self._decide(turn, self._forward)
-        elif turn.principal.status is not Status.ACTIVE:
-            # Not a decided method; but whoever is suspended gets nothing through, and the gates are `decide`'s.
-            await self._refuse(turn)
         else:
             await self._pass(turn)
 
@@ -182,7 +168,7 @@ class McpEdge:
         if not self._known(server_name):
             return Wrong(Code.REQUEST_SERVER_UNKNOWN, "no MCP server of this name", rpc=REFUSED)
         turn.server = server_name
-        if exchange.method not in _METHODS:
+        if exchange.method not in METHODS:
             return Wrong(Code.REQUEST_METHOD_UNKNOWN, "not a method of MCP's transport", rpc=METHOD_NOT_FOUND)
         if (doubt := second_reading(exchange, json_only=exchange.method == "POST")) is not None:
             return Wrong(doubt.code, doubt.note)
@@ -191,35 +177,43 @@ class McpEdge:
                 # Nobody decides on it; a server that does not look at the method would act on it.
                 return Wrong(Code.REQUEST_MALFORMED, f"a body with {exchange.method}")
             return duplicated(heads)
-        turn.envelope = await aside(len(turn.body), read, turn.body, heads)
-        return turn.envelope.wrong
+        envelope = turn.envelope = await aside(len(turn.body), read, turn.body, heads)
+        return envelope.wrong
+
+    def _opened_state(self, turn: Turn) -> Wrong | None:
+        """Put the server's own ``requestState`` in the place of the sealed one, where there is one; what is wrong with it."""
+        if "requestState" not in turn.envelope.params:
+            return None
+        return self._targets.open_state(turn.server, turn.principal, turn.envelope)
 
     def _known(self, server_name: str) -> bool:
         return server_name in self._servers
 
-    def _call(self, turn: Turn) -> ToolCall:
+    def _call(self, turn: Turn, target: Target) -> ToolCall:
+        """``target`` is what is asked for where that is no tool."""
         envelope, params = turn.envelope, turn.envelope.params
-        tool: Tool | None = None
-        asked = ""
-        args: dict[str, Any] = {}
-        if envelope.method == "tools/call" and turn.server and isinstance(params.get("name"), str):
-            tool = self._catalogue.find(turn.server, params["name"])
-            asked = params["name"][:128] if tool is None else ""
-            arguments = params.get("arguments")
-            args = arguments if isinstance(arguments, dict) else {}
-        wrong = turn.wrong
+        tool, args, public, fault, asked = target
+        if envelope.method == "tools/call":
+            public, name = False, params.get("name")
+            if turn.server and isinstance(name, str):
+                tool = self._catalogue.find(turn.server, name)
+                asked = name[:128] if tool is None else ""
+                arguments = params.get("arguments")
+                args = arguments if isinstance(arguments, dict) else {}
+        if (wrong := turn.wrong) is not None:
+            fault = Fault(code=wrong.code, note=wrong.note)
         return ToolCall(
             protocol="mcp",
-            method=envelope.method_for_record
-            or (turn.exchange.method if turn.exchange.method in _METHODS else "_other"),
+            method=envelope.method_for_record or without_method(turn),
             server=turn.server,
             tool=tool,
             asked=asked,
             args=args,
+            answers=turn.answers or params.get("inputResponses", _NONE) if wrong is None else _NONE,
             principal=turn.principal,
             client=turn.exchange.client,
-            public=envelope.method != "tools/call",
-            faults=() if wrong is None else (Fault(code=wrong.code, note=wrong.note),),
+            public=public,
+            faults=() if fault is None else (fault,),
             hints=hints(envelope, turn.heads),
             version=envelope.version,
             request_id=envelope.id_text,
@@ -236,7 +230,24 @@ class McpEdge:
 
     async def _admit(self, turn: Turn) -> Admission:
         turn.admitted = True
-        return await self._gate.admit(self._call(turn))
+        if turn.wrong is not None or turn.envelope.method == "tools/call":
+            return await self._gate.admit(self._call(turn, OPEN))
+        # One call, but for a subscription to several things.
+        *others, last = self._targets.of(turn.server, turn.principal, turn.envelope)
+        allowed = False
+        try:
+            for each in others:
+                admission = await self._gate.admit(self._call(turn, each))
+                if not admission.allowed:
+                    return admission
+                turn.besides += (admission,)
+            admission = await self._gate.admit(self._call(turn, last))
+            allowed = admission.allowed
+            return admission
+        finally:
+            if not allowed:  # one thing was refused, or the caller has left: nothing of the request is sent
+                for beside in turn.besides:
+                    self._gate.complete(beside, Completion(is_error=True, error="not_forwarded"))
 
     async def _answer(self, turn: Turn, admission: Admission) -> None:
         metadata = self._resource_metadata.replace("{server}", turn.server)
@@ -259,9 +270,20 @@ class McpEdge:
         )
 
     async def _pass(self, turn: Turn) -> None:
+        """Pings and notifications, which are recorded only where they are refused; streams, goodbyes, and answers."""
+        call = self._call(turn, OPEN)
+        if not turn.envelope.method:
+            call = msgspec.structs.replace(call, args=said(turn.envelope))
+        light = is_light(turn.envelope)
+        turn.admitted = True
+        admission = await (self._gate.glance(call) if light else self._gate.admit(call))
+        if admission is not None and not admission.allowed:
+            await self._answer(turn, admission)
+            return
         out = self._outgoing(turn, turn.body, "")
         try:
-            await self._passing.through(turn.exchange, turn.server, self._backends[turn.server], out)
+            within = Within(self._questions, call, self._backends[turn.server], out)
+            await self._passing.through(turn.exchange, within, admission)
         except Refused as refused:
             turn.wrong = Wrong(refused.code, refused.note, rpc=REFUSED)
             await self._refuse(turn)
@@ -271,7 +293,8 @@ class McpEdge:
         if not admission.allowed:
             await self._answer(turn, admission)
             return
-        opened = Open(self._gate, self._catalogue, admission, turn.envelope)
+        opened = Open(self._gate, self._results, admission, turn.envelope)
+        opened.besides = turn.besides
         watch = Watch(turn.exchange, cancels=turn.envelope.modern)
         try:
             await forward(turn, opened, watch)
@@ -280,13 +303,12 @@ class McpEdge:
         except FrameTooLarge:
             await self._failed(turn, opened, Code.RESULT_TOO_LARGE)
         except Refused as refused:
-            _log.warning("%s: %s", turn.server, refused)
-            await self._failed(turn, opened, Code.UPSTREAM_FAILED, sent=False)
+            await self._no_room(turn, opened, refused)
         except asyncio.CancelledError:
             if watch.left:
                 opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
             elif not opened.cancelled:
-                await self._failed(turn, opened, Code.OUTCOME_UNKNOWN, "stopped")
+                await self._stopped(turn, opened)
             if not watch.took():
                 raise
         finally:
@@ -295,6 +317,24 @@ class McpEdge:
                 opened.finish(
                     Completion(status=opened.status, is_error=True, error="internal", code=Code.UPSTREAM_FAILED)
                 )
+
+    async def _no_room(self, turn: Turn, opened: Open, refused: Refused) -> None:
+        _log.warning("%s: %s", turn.server, refused)
+        if turn.envelope.method == "tools/call":
+            await self._failed(turn, opened, Code.UPSTREAM_FAILED, sent=False)
+            return
+        opened.finish(Completion(is_error=True, error="not_forwarded"))
+        turn.wrong = Wrong(refused.code, refused.note, rpc=REFUSED)
+        await self._refuse(turn)
+
+    async def _stopped(self, turn: Turn, opened: Open) -> None:
+        if turn.envelope.method != LISTEN:
+            await self._failed(turn, opened, Code.OUTCOME_UNKNOWN, "stopped")
+            return
+        # News had no outcome that could be unknown.
+        opened.finish(Completion(status=opened.status, is_error=True, error="stopped"))
+        if turn.exchange.started:
+            await turn.exchange.end()
 
     async def _failed(self, turn: Turn, opened: Open, code: Code, error: str = "", *, sent: bool = True) -> None:
         answer = answer_headers(opened.admission.answer)
@@ -306,36 +346,49 @@ class McpEdge:
     async def _forward(self, turn: Turn, opened: Open, watch: Watch) -> None:
         exchange, admission = turn.exchange, opened.admission
         out = self._outgoing(turn, spliced(turn.envelope, admission.traceparent), admission.traceparent)
+        backend = self._backends[turn.server]
         if not self._bindings.usable(turn.server, out.session, out.principal):
-            body = refusals.dead_session(turn.envelope)
-            status, passed, _ = opened.whole(404, body)
-            await exchange.respond(status, [JSON, *answer_headers(admission.answer)], passed)
+            body = opened.ours(404, refusals.dead_session(turn.envelope))
+            await exchange.respond(404, [JSON, *answer_headers(admission.answer)], body)
             return
-        async with self._backends[turn.server].send(out) as answer:
+        async with backend.send(out) as answer:
             opened.status = answer.status
+            if turn.envelope.method == "initialize":
+                self._bind(turn, answer)
             if answer.media_type == EVENTS:
-                await self._stream(turn, opened, answer, watch)
+                await self._stream(turn, opened, answer, Within(self._questions, admission.call, backend, out), watch)
                 return
             body = await answer.read(RESULT_CAP_BYTES)
-            status, passed, own = opened.whole(answer.status, body)
+            try:
+                status, passed, own = opened.whole(answer.status, body)
+            except Undecided as found:
+                may = await Within(self._questions, admission.call, backend, out).may_be_asked(found.questions)
+                status, passed, own = opened.whole(answer.status, body, may=may)
             headers = downward(answer.headers) if own else [JSON]
             headers += answer_headers(admission.answer)
         await exchange.respond(status, headers, passed)
 
-    async def _stream(self, turn: Turn, opened: Open, answer: Answered, watch: Watch) -> None:
+    def _bind(self, turn: Turn, answer: Answered) -> None:
+        """A session that begins belongs to whoever began it."""
+        for name, value in answer.headers:
+            if name.lower() == "mcp-session-id":
+                self._bindings.bind(turn.server, value, turn.principal)
+
+    async def _stream(self, turn: Turn, opened: Open, answer: Answered, within: Within, watch: Watch) -> None:
         exchange = turn.exchange
         headers = downward(answer.headers)
         headers += answer_headers(opened.admission.answer)
-        await exchange.start(answer.status, headers)
-        stream = Stream(opened, RESULT_CAP_BYTES)
-        async for chunk in answer.chunks():
-            passed = stream.feed(chunk)
-            if passed:
-                await exchange.send(passed)
-            if watch.unheard(len(chunk)):
-                opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
-                return
-        passed = stream.end()
+        await exchange.start(answer.status, headers, at_once=turn.envelope.method == LISTEN)
+        stream = Stream(opened, within, RESULT_CAP_BYTES)
+        with exchange.resting() if turn.envelope.method == LISTEN else contextlib.nullcontext():
+            async for chunk in answer.chunks():
+                passed = await stream.feed(chunk)
+                if passed:
+                    await exchange.send(passed)
+                if watch.unheard(len(chunk)):
+                    opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
+                    return
+        passed = await stream.end()
         if not opened.done:
             if stream.resumable and not turn.envelope.modern:
                 # 2025-11-25: a server may close the stream and answer when the client comes back for the rest.

@@ -21,6 +21,7 @@ from whygate.core.calls import NO_HINTS, Hints
 from whygate.core.ids import parse_traceparent
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
+from whygate.mcp.methods import NOTIFICATIONS, REQUESTS, fits
 from whygate.transport.asgi import Header
 from whygate.transport.hints import label, task_label
 
@@ -43,18 +44,13 @@ UNSUPPORTED_VERSION: Final = -32022
 REFUSED: Final = 1403
 """Ours, outside of what JSON-RPC and MCP reserve."""
 
-_NAMED: Final[Mapping[str, str]] = {
-    "tools/call": "name",
-    "prompts/get": "name",
-    "resources/read": "uri",
-    # The tasks extension (SEP-2663) mirrors the handle.
-    "tasks/get": "taskId",
-    "tasks/update": "taskId",
-    "tasks/cancel": "taskId",
-}
+_NAMED: Final[Mapping[str, str]] = {name: row.needs for name, row in REQUESTS.items() if row.mirrored}
 """Methods whose ``Mcp-Name`` header mirrors one of their parameters."""
 _MEMBERS: Final = {name.casefold(): name for name in ("jsonrpc", "id", "method", "params", "result", "error")}
-_PARAMS: Final = {name.casefold(): name for name in ("name", "arguments", "_meta", "uri", "taskId")}
+_PARAMS: Final = {name.casefold(): name for name in (
+    "name", "arguments", "_meta", "uri", "taskId", "ref", "argument", "context", "notifications", "inputResponses",
+    "requestState", "task", "cursor",
+)}  # fmt: skip
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 _REVISION: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _METHOD: Final = re.compile(r"[A-Za-z][\w/.$-]{0,63}")
@@ -149,7 +145,7 @@ def read(body: bytes, heads: Heads) -> Envelope:
         rpc = INVALID_REQUEST if error.code is Code.REQUEST_DUPLICATE_KEY else PARSE_ERROR
         made.wrong = Wrong(error.code, error.note, rpc=rpc)
         return made
-    made.wrong = _shape(value, body, made) or _era(made, heads) or _headers(made, heads)
+    made.wrong = _shape(value, body, made) or _era(made, heads) or _headers(made, heads) or _known(made)
     return made
 
 
@@ -185,7 +181,7 @@ def _shape(value: Any, body: bytes, made: Envelope) -> Wrong | None:
 
 def _asked(method: str, value: dict[str, Any], body: bytes, made: Envelope) -> Wrong | None:
     """A request or a notification."""
-    if method not in DECIDED and method.strip().casefold() in DECIDED:
+    if method not in _KNOWN and method.strip().casefold() in _KNOWN_FOLDED:
         # Whoever compares loosely would act on it, undecided.
         return _malformed("the method's name is spelt in another way")
     made.method = method
@@ -206,11 +202,36 @@ def _asked(method: str, value: dict[str, Any], body: bytes, made: Envelope) -> W
     if method in DECIDED and made.id is None:
         # A notification of this name would be acted on by some servers, and nobody could be told of a refusal.
         return _malformed(f"{method} without an id")
-    return _call(params) if method == "tools/call" else None
+    return None
 
 
-DECIDED: Final = frozenset(("tools/call", "tools/list"))
-"""Methods that are decided and recorded; of tools/list the answer is filtered."""
+DECIDED: Final = frozenset(REQUESTS)
+"""Methods that are requests: decided, and answered."""
+_KNOWN: Final = DECIDED | NOTIFICATIONS
+_KNOWN_FOLDED: Final = frozenset(name.casefold() for name in _KNOWN)
+
+
+_UNUSUAL: Final = frozenset(("inputResponses", "requestState"))
+_NO_OBJECT: Final = "arguments is not an object"
+
+
+def _known(made: Envelope) -> Wrong | None:
+    """Whether the method is one that we know how to decide about, and what it needs for that is there."""
+    method, params = made.method, made.params
+    if method == "tools/call" and type(params.get("name")) is str and _UNUSUAL.isdisjoint(params):
+        # Nine of ten calls: the same as below, without the way there.
+        return None if type(params.get("arguments", _NOTHING)) is dict else _malformed(_NO_OBJECT, INVALID_PARAMS)
+    if not method:
+        return None
+    if made.id is None:
+        known = made.method in NOTIFICATIONS
+    else:
+        row = REQUESTS.get(made.method)
+        known = row is not None and not (row.legacy and made.modern)
+    if known:
+        problem = fits(made.method, made.params)
+        return _malformed(problem, INVALID_PARAMS) if problem else None
+    return Wrong(Code.REQUEST_METHOD_UNKNOWN, "not a method that is decided on here", rpc=METHOD_NOT_FOUND)
 
 
 def _spelt(value: Mapping[str, Any], names: Mapping[str, str]) -> bool:
@@ -219,14 +240,6 @@ def _spelt(value: Mapping[str, Any], names: Mapping[str, str]) -> bool:
     """
     others = [key for key in value if names.get(key) != key]
     return not others or all(names.get(key.casefold(), key) == key for key in others)
-
-
-def _call(params: Mapping[str, Any]) -> Wrong | None:
-    if not isinstance(params.get("name"), str):
-        return _malformed("tools/call names no tool", INVALID_PARAMS)
-    if not isinstance(params.get("arguments", _NOTHING), dict):
-        return _malformed("arguments is not an object", INVALID_PARAMS)
-    return None
 
 
 def _era(made: Envelope, heads: Heads) -> Wrong | None:

@@ -22,7 +22,8 @@ from whygate.flow.ports import Completion, Gate
 from whygate.mcp import lists, merging, splices
 from whygate.mcp.backend import Catalogue, Refused
 from whygate.mcp.envelope import Parts
-from whygate.mcp.relay import Open, sight
+from whygate.mcp.relay import Open
+from whygate.mcp.results import sight
 from whygate.mcp.talks import Talk, Talks
 from whygate.transport.asgi import JSON, Header
 from whygate.transport.refusals import answer_headers

@@ -6,7 +6,7 @@ Rules of this file:
    own name and server, and no policy can tell which address it came by.
 2. One decision for one list, whatever the number of servers (``gathering``).
 3. Sessions are ours here, bound to their principal; what servers open for a client hangs on its talk (``talks``).
-4. What this address does not know is refused and recorded, as everywhere.
+4. What this address does not know is refused and recorded, as everywhere; what it answers itself is decided as everywhere.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from whygate.mcp import merging, refusals
 from whygate.mcp.backend import Refused
 from whygate.mcp.conversation import LEGACY, OURSELVES
 from whygate.mcp.crossing import ROUNDS, Crossing, Down, Input
-from whygate.mcp.edge import EVENTS, McpEdge, Turn
+from whygate.mcp.edge import EVENTS, McpEdge
 from whygate.mcp.envelope import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -35,8 +35,11 @@ from whygate.mcp.envelope import (
     Wrong,
 )
 from whygate.mcp.gathering import Gathering
+from whygate.mcp.passing import is_light, said
 from whygate.mcp.relay import Open, tell
 from whygate.mcp.talks import Running, Talk, Talks
+from whygate.mcp.targets import OPEN, Target
+from whygate.mcp.turns import Turn
 from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, Header
 from whygate.transport.refusals import answer_headers
@@ -74,19 +77,19 @@ class MergedEdge(McpEdge):
         method = turn.envelope.method
         if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
             await self._refuse(turn)
-        elif turn.exchange.method != "POST":
-            await self._no_post(turn)
+        elif turn.exchange.method != "POST" or not method:
+            await self._without_method(turn)
         elif method == "tools/call":
             await self._tool(turn)
         elif method == "tools/list":
             await self._list(turn)
-        elif turn.envelope.id is None:
-            await self._notice(turn)
+        elif is_light(turn.envelope):
+            await self._light(turn)
         else:
             await self._ours(turn)
 
-    def _call(self, turn: Turn) -> ToolCall:
-        call = super()._call(turn)
+    def _call(self, turn: Turn, target: Target) -> ToolCall:
+        call = super()._call(turn, target)
         if not turn.asked:
             return call
         arguments = turn.envelope.params.get("arguments", {})
@@ -99,10 +102,7 @@ class MergedEdge(McpEdge):
             return
         metadata = self._resource_metadata.removesuffix("/{server}")
         reply = refusals.refusal(admission, turn.envelope, turn.wrong, metadata)
-        status = reply.status
-        if admission.answer.code is Code.REQUEST_METHOD_UNKNOWN and turn.exchange.method == "POST":
-            status = 404 if turn.envelope.modern else 200  # of the protocol, not of HTTP
-        await tell(turn.exchange, status, reply.headers, reply.body)
+        await tell(turn.exchange, reply.status, reply.headers, reply.body)
 
     async def _refuse_as(self, turn: Turn, wrong: Wrong) -> None:
         turn.wrong = wrong
@@ -113,39 +113,78 @@ class MergedEdge(McpEdge):
         session = "" if turn.envelope.modern else turn.heads.text(_SESSION)
         return self._talks.find(session, turn.principal)
 
-    # --- what is not decided ---
+    # --- what the gateway answers itself ---
 
-    async def _no_post(self, turn: Turn) -> None:
-        """``DELETE`` ends a session. There is no stream to ``GET``: everything comes on the stream of the call it is for."""
+    async def _without_method(self, turn: Turn) -> None:
+        """Goodbyes, answers to what servers asked, and the stream that there is not: everything comes on the stream of the
+        call it is for.
+        """
+        call = self._call(turn, OPEN)
+        if turn.exchange.method == "POST":
+            if turn.envelope.modern:
+                await self._refuse_as(turn, Wrong(Code.REQUEST_MALFORMED, "nobody asked", rpc=INVALID_REQUEST))
+                return
+            call = msgspec.structs.replace(call, args=said(turn.envelope))
+        turn.admitted = True
+        admission = await self._gate.admit(call)
+        if not admission.allowed:
+            await self._answer(turn, admission)
+            return
+        completion = Completion(is_error=True, error="internal", code=Code.UPSTREAM_FAILED)
+        try:
+            status = await (self._heard(turn) if turn.exchange.method == "POST" else self._no_post(turn))
+            completion = Completion(status=status, is_error=status >= 400, error=str(status) if status >= 400 else "")
+        finally:
+            self._gate.complete(admission, completion)
+        headers = answer_headers(admission.answer)
+        if status == 404:
+            await turn.exchange.respond(404, [JSON, *headers], refusals.dead_session(turn.envelope))
+        else:
+            await turn.exchange.respond(status, [_ALLOW, *headers] if status == 405 else headers, b"")
+
+    async def _no_post(self, turn: Turn) -> int:
+        """``DELETE`` ends a session. Returns the status to answer with."""
         session, modern = turn.heads.text(_SESSION), turn.heads.text(b"mcp-protocol-version") in MODERN
         if turn.exchange.method == "GET" or modern or not session:
-            await turn.exchange.respond(405, [_ALLOW], b"")
-            return
+            return 405
         talk = self._talks.find(session, turn.principal)
         if talk is None:
-            await turn.exchange.respond(404, [JSON], refusals.dead_session(turn.envelope))
-            return
+            return 404
         self._talks.end(talk)
-        await turn.exchange.respond(204, [], b"")
+        return 204
 
-    async def _notice(self, turn: Turn) -> None:
-        """Notifications, and answers to what servers asked. Accepted (202), whatever becomes of them."""
+    async def _heard(self, turn: Turn) -> int:
+        """An answer to what a server asked: accepted (202), whatever becomes of it. Returns the status to answer with."""
+        parts, session = turn.envelope.parts, turn.heads.text(_SESSION)
+        talk = self._talks.find(session, turn.principal) if session else None
+        if talk is not None:
+            identity = msgspec.json.decode(parts["id"]) if "id" in parts else None
+            try:
+                await talk.answered(identity, parts)
+            except (UpstreamError, Refused) as error:
+                _log.info("an answer did not reach the server that had asked: %s", error)
+        return 404 if session and talk is None else 202
+
+    async def _light(self, turn: Turn) -> None:
+        """Pings and notifications, which are recorded only where they are refused."""
         envelope = turn.envelope
-        if envelope.modern and not envelope.method:
-            await self._refuse_as(turn, Wrong(Code.REQUEST_MALFORMED, "nobody asked", rpc=INVALID_REQUEST))
+        if envelope.method == "ping" and envelope.modern:
+            await self._none_of_ours(turn)
+            return
+        turn.admitted = True
+        admission = await self._gate.glance(self._call(turn, OPEN))
+        if admission is not None:
+            await self._answer(turn, admission)
+            return
+        if envelope.method == "ping":
+            await self._result(turn, {})
             return
         session = "" if envelope.modern else turn.heads.text(_SESSION)
         talk = self._talks.find(session, turn.principal) if session else None
         if session and talk is None:
             await turn.exchange.respond(404, [JSON], refusals.dead_session(envelope))
             return
-        if talk is not None and not envelope.method:
-            identity = msgspec.json.decode(envelope.parts["id"]) if "id" in envelope.parts else None
-            try:
-                await talk.answered(identity, envelope.parts)
-            except (UpstreamError, Refused) as error:
-                _log.info("an answer did not reach the server that had asked: %s", error)
-        elif talk is not None and envelope.method == "notifications/cancelled":
+        if talk is not None and envelope.method == "notifications/cancelled":
             identity = envelope.params.get("requestId")
             running = talk.running.get(identity) if isinstance(identity, int | str) else None
             if running is not None:
@@ -153,38 +192,40 @@ class MergedEdge(McpEdge):
         await turn.exchange.respond(202, [], b"")
 
     async def _ours(self, turn: Turn) -> None:
-        """What the gateway answers as the server that it is here."""
-        envelope = turn.envelope
-        if envelope.method == "server/discover" and envelope.modern:
-            result: dict[str, Any] = {"supportedVersions": [*MODERN], "capabilities": {"tools": {}}}
-            result |= {"resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"}
-            await self._result(turn, result | {"_meta": {merging.SERVER_KEY: merging.OURSELVES}})
-        elif envelope.method == "initialize" and not envelope.modern:
-            await self._initialize(turn)
-        elif envelope.method == "ping" and not envelope.modern:
-            await self._result(turn, {})
+        """Requests that the gateway answers as the server that it is here."""
+        method, modern = turn.envelope.method, turn.envelope.modern
+        if method == "server/discover" and modern:
+            await self._decide(turn, self._discovered)
+        elif method == "initialize" and not modern:
+            await self._decide(turn, self._initialized)
         else:
-            note = f"{envelope.method_for_record or 'a method'} is none of the merged address: it has tools only"
-            await self._refuse_as(turn, Wrong(Code.REQUEST_METHOD_UNKNOWN, note, rpc=METHOD_NOT_FOUND))
+            await self._none_of_ours(turn)
 
-    async def _initialize(self, turn: Turn) -> None:
-        """The handshake (2025-11-25, basic/lifecycle)."""
+    async def _none_of_ours(self, turn: Turn) -> None:
+        note = f"{turn.envelope.method_for_record or 'a method'} is none of the merged address: it has tools only"
+        await self._refuse_as(turn, Wrong(Code.REQUEST_METHOD_UNKNOWN, note, rpc=METHOD_NOT_FOUND))
+
+    async def _discovered(self, turn: Turn, opened: Open, _: Watch) -> None:
+        result: dict[str, Any] = {"supportedVersions": [*MODERN], "capabilities": {"tools": {}}}
+        result |= {"resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"}
+        opened.finish(Completion())
+        await self._result(turn, result | {"_meta": {merging.SERVER_KEY: merging.OURSELVES}}, *_headers(opened))
+
+    async def _initialized(self, turn: Turn, opened: Open, _: Watch) -> None:
+        """The handshake (2025-11-25, basic/lifecycle). Raises ``Refused`` over the bounds."""
         params = turn.envelope.params
         asked, capabilities = params.get("protocolVersion"), params.get("capabilities")
         info = _encode(params["clientInfo"]) if isinstance(params.get("clientInfo"), dict) else OURSELVES
-        try:
-            talk = self._talks.open(
-                turn.principal, capabilities if isinstance(capabilities, dict) else {}, msgspec.Raw(info)
-            )
-        except Refused as refused:
-            await self._refuse_as(turn, Wrong(refused.code, refused.note, rpc=REFUSED))
-            return
+        talk = self._talks.open(
+            turn.principal, capabilities if isinstance(capabilities, dict) else {}, msgspec.Raw(info)
+        )
         result: dict[str, Any] = {
             "protocolVersion": asked if asked in LEGACY else LEGACY[0],
             "capabilities": {"tools": {}},
             "serverInfo": merging.OURSELVES,
         }
-        await self._result(turn, result, (_SESSION, talk.key.encode()))
+        opened.finish(Completion())
+        await self._result(turn, result, *_headers(opened), (_SESSION, talk.key.encode()))
 
     async def _result(self, turn: Turn, result: dict[str, Any], *headers: Header) -> None:
         body = _encode({"jsonrpc": "2.0", "id": turn.envelope.id, "result": result})
@@ -201,6 +242,9 @@ class MergedEdge(McpEdge):
             turn.asked = envelope.params["name"]
         # From here on it is a call of the server's own tool.
         envelope.params = {**envelope.params, "name": tool}
+        if (wrong := self._opened_state(turn)) is not None:
+            await self._refuse_as(turn, wrong)
+            return
         down = Down(turn.exchange, takes_events=EVENTS in turn.heads.text(b"accept"))
         try:
             await self._rounds(turn, tool, down)
@@ -215,7 +259,7 @@ class MergedEdge(McpEdge):
         if talk is None or not turn.server:
             await self._decide(turn, _dead if talk is None else _unknown)
             return
-        crossing = Crossing(talk, self._talks.conversation(talk, turn.server), tool, down)
+        crossing = Crossing(talk, self._talks.conversation(talk, turn.server), tool, down, self._questions)
         crossing.mirrored(_params_repeated(turn))
         identity = turn.envelope.id
         if talk.key and identity in talk.running:
@@ -242,6 +286,7 @@ class MergedEdge(McpEdge):
             await self._decide(turn, this.forward)
             if this.opened is None or this.wanted is None or not await crossing.gather(this.opened, this.wanted):
                 return
+            turn.answers = crossing.answers
 
     # --- tools/list ---
 
@@ -308,9 +353,12 @@ def _params_repeated(turn: Turn) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _headers(opened: Open) -> list[Header]:
+    return answer_headers(opened.admission.answer)
+
+
 async def _plainly(turn: Turn, opened: Open, status: int, body: bytes) -> None:
-    status, passed, _ = opened.whole(status, body)
-    await tell(turn.exchange, status, [JSON, *answer_headers(opened.admission.answer)], passed)
+    await tell(turn.exchange, status, [JSON, *_headers(opened)], opened.ours(status, body))
 
 
 async def _dead(turn: Turn, opened: Open, _: Watch) -> None:

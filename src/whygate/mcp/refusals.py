@@ -15,12 +15,14 @@ import msgspec
 
 from whygate.core.reasons import TABLE, Code, Next
 from whygate.flow.ports import Admission, Answer
-from whygate.mcp.envelope import INTERNAL_ERROR, INVALID_REQUEST, REFUSED, Envelope, Wrong
+from whygate.mcp.envelope import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, REFUSED, Envelope, Wrong
 from whygate.mcp.splices import DECISION_KEY
 from whygate.transport import refusals as http
 from whygate.transport.asgi import JSON, Header
 
 _ENCODE: Final = msgspec.json.Encoder().encode
+_PROTOCOLS_OWN: Final = frozenset((Code.HANDLE_NOT_USABLE, Code.REQUEST_PATH_AMBIGUOUS, Code.REQUEST_MALFORMED))
+"""What the protocol itself calls wrong parameters."""
 _UNAVAILABLE: Final = frozenset((Code.AUDIT_UNAVAILABLE, Code.OVERLOAD_SHED))
 
 
@@ -40,11 +42,19 @@ def refusal(admission: Admission, envelope: Envelope, wrong: Wrong | None, resou
         headers.append((b"allow", b"POST, GET, DELETE"))  # RFC 9110 section 15.5.6: on every 405
     if answer.code in _UNAVAILABLE or answer.next is Next.FIX_CREDENTIAL:
         return Reply(http.status_of(answer.code), headers, _error(envelope.id, REFUSED, answer, {}))
+    if wrong is not None and wrong.code is Code.REQUEST_METHOD_UNKNOWN and envelope.method:
+        # 404 since 2026-07-28; before, to a client in a session it would say that the session is over.
+        status = 404 if envelope.modern else 200 if envelope.id is not None else 400
+        return Reply(status, headers, _error(envelope.id, wrong.rpc, answer, wrong.extra))
     if wrong is not None and wrong.code is answer.code:
         return Reply(http.status_of(answer.code), headers, _error(envelope.id, wrong.rpc, answer, wrong.extra))
     if envelope.method == "tools/call" and wrong is None:
         return Reply(200, headers, tool_result(envelope, answer, answer.note, answer.code))
-    return Reply(200, headers, _error(envelope.id, REFUSED, answer, {}))
+    # Who sent no request reads no response: a notification, an answer, a stream or a goodbye is refused by its status.
+    rpc = INVALID_PARAMS if answer.code in _PROTOCOLS_OWN else REFUSED
+    plain = envelope.id is not None and not (envelope.modern and rpc == INVALID_PARAMS)
+    status = 200 if plain else http.status_of(answer.code)
+    return Reply(status, headers, _error(envelope.id, rpc, answer, {}))
 
 
 def failure(answer: Answer, envelope: Envelope, code: Code, *, sent: bool = True) -> bytes:
@@ -55,7 +65,15 @@ def failure(answer: Answer, envelope: Envelope, code: Code, *, sent: bool = True
     if envelope.method == "tools/call":
         return tool_result(envelope, answer, note, code)
     data = http.data(answer) | {"completion": code.value}
-    return _response(envelope.id, "error", {"code": INTERNAL_ERROR, "message": note, "data": data})
+    rpc = REFUSED if code is Code.RESULT_QUESTION_REFUSED else INTERNAL_ERROR
+    return _response(envelope.id, "error", {"code": rpc, "message": note, "data": data})
+
+
+def to_server(identity: int | str, rpc: int, answer: Answer) -> bytes:
+    """The JSON-RPC response to a server whose question was refused, in the client's place. Says no more than the code: what
+    this gateway thinks of its own servers is not for them.
+    """
+    return _response(identity, "error", {"code": rpc, "message": answer.note, "data": {"code": answer.code.value}})
 
 
 def plain_failure(envelope: Envelope, code: Code) -> bytes:

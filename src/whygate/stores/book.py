@@ -218,7 +218,7 @@ class Book:
             # Only what differs is stored: a search by trace finds the task's records through its row.
             if context.trace_id and (known is None or known.trace_id != context.trace_id):
                 trace = context.trace_id
-            facet = self._facet(Facet(record.subject.id, record.resource.id, record.outcome, record.reason.code))
+            facet = self._facet(Facet(record.subject.id, record.resource.facet, record.outcome, record.reason.code))
             if record.repeats is not None:
                 decision = bytes.fromhex(record.repeats.of.replace("-", ""))
         elif isinstance(record, CompletionRecord):

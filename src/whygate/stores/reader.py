@@ -249,7 +249,7 @@ class Reader:
                     (wanted.outcome, record.outcome),
                     (wanted.code, record.reason.code),
                     (wanted.agent, record.subject.id),
-                    (wanted.tool, record.resource.id),
+                    (wanted.tool, record.resource.facet),
                 )
             )
 

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from whygate.core.calls import ToolCall
 from whygate.core.reasons import Outcome
+from whygate.core.things import RESOURCE
 from whygate.flow.ports import Admission, Completion
 from whygate.telemetry import names
 from whygate.telemetry.status import load_status
@@ -139,6 +140,8 @@ class Metrics:
         tool = call.tool
         if tool is None:
             return names.UNKNOWN_TOOL if call.protocol == "http" or call.method == "tools/call" else NO_TOOL
+        if tool.type == RESOURCE:  # there is no end of URIs
+            return NO_TOOL
         if not tool.known:
             return names.UNKNOWN_TOOL
         found = tool.id

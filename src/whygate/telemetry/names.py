@@ -21,10 +21,12 @@ IP: Final = "ip"
 
 OPERATION: Final = "gen_ai.operation.name"
 TOOL_NAME: Final = "gen_ai.tool.name"
+PROMPT_NAME: Final = "gen_ai.prompt.name"
 AGENT_ID: Final = "gen_ai.agent.id"
 WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 MCP_METHOD: Final = "mcp.method.name"
 MCP_VERSION: Final = "mcp.protocol.version"
+RESOURCE_URI: Final = "mcp.resource.uri"
 RPC_REQUEST_ID: Final = "jsonrpc.request.id"
 RPC_STATUS: Final = "rpc.response.status_code"
 HTTP_METHOD: Final = "http.request.method"
@@ -76,6 +78,7 @@ METHODS: Final = HTTP_METHODS | frozenset(
         *("tasks/open", "tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "tasks/update"),
         *("policies/read", "policies/reload"),
         *("notifications/cancelled", "notifications/initialized", "notifications/progress"),
+        *("notifications/roots/list_changed", "notifications/tasks/status", "response"),
     )
 )
 """Methods that may stand in a span's name; a caller is free to send any other."""
@@ -98,10 +101,20 @@ RESOURCE: Final = (
 
 ATTRIBUTES: Final = (
     Row(OPERATION, "root, SERVER, CLIENT", "`invoke_workflow` on the root, `execute_tool` where a tool was called"),
-    Row(TOOL_NAME, "SERVER, CLIENT", "`server/name` of a catalogued tool, else `_unknown`"),
+    Row(
+        TOOL_NAME,
+        "SERVER, CLIENT",
+        "`server/name` of a catalogued tool, else `_unknown`; of `tasks/*` the tool that the task is a call of",
+    ),
+    Row(PROMPT_NAME, "SERVER, CLIENT", "`server/name` of a prompt that its server listed, or that was permitted"),
+    Row(RESOURCE_URI, "SERVER, CLIENT", "the same of a resource: its URI without user, query and fragment"),
     Row(AGENT_ID, "SERVER", "the verified id of an agent"),
     Row(WORKFLOW_NAME, "root", "the task's workflow, `task` where it has none"),
-    Row(MCP_METHOD, "SERVER, CLIENT", "the MCP method"),
+    Row(
+        MCP_METHOD,
+        "SERVER, CLIENT",
+        "the MCP method; of a server's question (`elicitation/create` …) that, and `response` of the client's answer",
+    ),
     Row(MCP_VERSION, "SERVER", "revision of the protocol that was spoken"),
     Row(RPC_REQUEST_ID, "SERVER", "the JSON-RPC id, where it is a number or a UUID and not somebody's text"),
     Row(RPC_STATUS, "SERVER, CLIENT", "the JSON-RPC error code that the tool answered"),

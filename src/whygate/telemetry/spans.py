@@ -19,6 +19,7 @@ from whygate.core.identity import IdentityType
 from whygate.core.instants import to_us
 from whygate.core.reasons import Code, Outcome
 from whygate.core.records import CompletionRecord, DecisionRecord, LifeRecord, Link, TaskRecord
+from whygate.core.things import PROMPT, QUESTION, RESOURCE
 from whygate.telemetry import names
 
 ROOT_US: Final = 1000
@@ -43,7 +44,9 @@ _VERIFIED: Final = frozenset((IdentityType.AI_AGENT, IdentityType.SERVICE_ACCOUN
 _PRIVILEGED: Final = frozenset((Outcome.ELEVATED, Outcome.EXCEPTION))
 _NO_SERVER_ERROR: Final = frozenset(("-32700", "-32600", "-32601", "-32602", "-32002"))
 """The caller's mistakes: by the MCP convention errors on the CLIENT span only."""
-_NO_TOOL_ERROR: Final = frozenset((Code.RESULT_MASKED.value, Code.RESULT_BLOCKED.value))
+_NO_TOOL_ERROR: Final = frozenset(
+    (Code.RESULT_MASKED.value, Code.RESULT_BLOCKED.value, Code.RESULT_QUESTION_REFUSED.value)
+)
 """The tool did its part; what we did with its result is no failure of it."""
 
 
@@ -322,13 +325,16 @@ def _deciding_us(decision: DecisionRecord) -> int:
 
 
 def _name(decision: DecisionRecord) -> str:
-    """``tools/call billing/refund``, ``POST billing/refund``, ``tools/list``: bounded, whatever callers send."""
+    """``tools/call billing/refund``, ``POST billing/refund``, ``prompts/get docs/greet``, ``resources/read``: bounded, whatever
+    callers send. There is no end of URIs, so none is in a name (MCP's conventions say the same).
+    """
     method, http = decision.action.name, decision.action.protocol == "http"
     if method not in names.METHODS:
         method = "HTTP" if http else names.OTHER
     if http or method == "tools/call":
         return f"{method} {_tool(decision)}"
-    return method
+    resource = decision.resource
+    return f"{method} {clean(resource.id)}" if resource.id and resource.type != RESOURCE else method
 
 
 def _tool(decision: DecisionRecord) -> str:
@@ -347,9 +353,21 @@ def _called(decision: DecisionRecord) -> Attributes:
     if action.protocol == "http" or method == "tools/call":
         found[names.OPERATION] = "execute_tool"
         found[names.TOOL_NAME] = _tool(decision)
+    elif decision.resource.id:
+        found |= _thing(decision)
     if decision.resource.server:
         found[names.SERVER] = clean(decision.resource.server)
     return found
+
+
+def _thing(decision: DecisionRecord) -> Attributes:
+    """What was asked for besides a tool's call; a task stands for the tool that it is a call of."""
+    resource = decision.resource
+    if resource.type == RESOURCE:
+        return {names.RESOURCE_URI: clean(resource.id.partition("/")[2])}
+    if resource.type == QUESTION:
+        return {}
+    return {names.PROMPT_NAME if resource.type == PROMPT else names.TOOL_NAME: clean(resource.id)}
 
 
 def _verdict(decision: DecisionRecord) -> Attributes:

@@ -26,6 +26,8 @@ class FakeGate:
         self.always: Code | None = None
         """Answer everything with this, as a ledger that is down would."""
         self.admitted: list[Admission] = []
+        self.glanced: list[ToolCall] = []
+        """What passed without a record."""
         self.completed: list[tuple[Admission, Completion]] = []
         self.completions: asyncio.Queue[Completion] = asyncio.Queue()
         """The same, to wait for."""
@@ -68,6 +70,15 @@ class FakeGate:
 
     def visible(self, principal: Principal, tool_id: str) -> bool:
         return principal.authenticated and tool_id not in self.hidden
+
+    def shows(self, principal: Principal, thing: Tool) -> bool:
+        return principal.authenticated and thing.id not in self.hidden
+
+    async def glance(self, call: ToolCall) -> Admission | None:
+        if self._code(call).outcome.allows:
+            self.glanced.append(call)
+            return None
+        return await self.admit(call)
 
     def digest(self, data: bytes) -> str:
         return keyed_digest(_KEY, data)

@@ -62,7 +62,7 @@ class AgentsApp:
         self._issuers = tuple(issuers)
         self._shed = shed
         self.load = Load()
-        self.under_way = UnderWay()
+        self.under_way = UnderWay(self.load.resting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -6,10 +6,10 @@ Raw on purpose: every call passes here.
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any, Final
 
-from whygate.transport.load import MAX_HELD_BYTES, Load
+from whygate.transport.load import MAX_HELD_BYTES, MAX_STREAMS, Load
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -183,6 +183,24 @@ class Exchange:
             size += len(message.get("body", b""))
             more = message["type"] == "http.request" and message.get("more_body", False)
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """For as long as a stream of news lasts: it counts among the listener's streams, while there is room, not as work."""
+        load = self._load
+        if load.streams >= MAX_STREAMS:
+            yield
+            return
+        load.busy -= 1
+        load.streams += 1
+        task = asyncio.current_task()
+        load.resting.add(task)  # type: ignore[arg-type]  # an application runs in a task
+        try:
+            yield
+        finally:
+            load.resting.discard(task)
+            load.busy += 1
+            load.streams -= 1
+
     def on_gone(self, told: Callable[[], None] | None) -> bool:
         """Have ``told`` called when the client has closed the connection, or nobody any more; whether the server can do that.
         Costs nothing while nothing happens, where waiting for ``gone`` needs a task.
@@ -203,10 +221,14 @@ class Exchange:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
 
-    async def start(self, status: int, headers: Iterable[Header]) -> None:
-        """Send status and headers of a streamed response."""
+    async def start(self, status: int, headers: Iterable[Header], *, at_once: bool = False) -> None:
+        """Send status and headers of a streamed response, with its first part, or ``at_once``: who waits for news wants to know
+        that the stream is there.
+        """
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        if at_once:
+            await self.send(b"")
 
     async def send(self, chunk: bytes) -> None:
         """Send a part of a streamed response."""

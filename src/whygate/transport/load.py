@@ -24,11 +24,13 @@ together in (measured with glibc 2.36: 650 MiB for good after 200 bodies of 4 Mi
 class Load:
     """What is under way now."""
 
-    __slots__ = ("_most", "_trim", "busy", "held_bytes", "streams")
+    __slots__ = ("_most", "_trim", "busy", "held_bytes", "resting", "streams")
 
     def __init__(self) -> None:
         self.busy = 0
         self.streams = 0
+        self.resting: set[asyncio.Task[object]] = set()
+        """The streams' exchanges."""
         self.held_bytes = 0
         self._most = 0
         self._trim = _trimmer()

@@ -12,10 +12,10 @@ class UnderWay:
 
     __slots__ = ("calls", "stopping", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, streams: set[asyncio.Task[object]] | None = None) -> None:
         self.calls: set[asyncio.Task[object]] = set()
-        self.streams: set[asyncio.Task[object]] = set()
-        """Those that only listen (GET): they end when they are told, and nothing is lost by it."""
+        self.streams: set[asyncio.Task[object]] = set() if streams is None else streams
+        """Those that only listen (GET, subscriptions): they end when they are told, and nothing is lost by it."""
         self.stopping = False
         """From now on a cancellation is the stop's, and the exchange says goodbye."""
 
@@ -30,10 +30,10 @@ class UnderWay:
         told = asyncio.ensure_future(hurry.wait())
         loop = asyncio.get_running_loop()
         until = loop.time() + within_s
-        while self.calls and not told.done() and (left_s := until - loop.time()) > 0:
-            await asyncio.wait({told, *self.calls}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        while (calls := self.calls - self.streams) and not told.done() and (left_s := until - loop.time()) > 0:
+            await asyncio.wait({told, *calls}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         told.cancel()
-        cut = list(self.calls)
+        cut = list(self.calls - self.streams)
         for task in cut:
             task.cancel()
         if rest := {*cut, *self.streams}:

@@ -27,6 +27,7 @@ _TEXTS: Final = _T.List(_T.STRING)
 # Names with a dot are declared whole: `tool.nmae` and `tool.tier > 3` are then errors at load, not at three in the
 # morning. A name that has no value in a call (no task) is an error for the rules that read it.
 VARIABLES: Final[dict[str, Any]] = {
+    "answers": _T.Map(_T.STRING, _T.DYN),
     "args": _T.Map(_T.STRING, _T.DYN),
     "deployment": _T.STRING,
     "now": _T.TIMESTAMP,

@@ -169,7 +169,7 @@ class PolicySet:
 
     def look_up(self, principal: Principal, tool: Tool) -> Applicable:
         """As ``applicable``, with what the rules read. Costs by what applies, not by what exists."""
-        key = (principal.id, principal.roles, tool.server, tool.name, tool.tool_class, tool.labels)
+        key = (principal.id, principal.roles, tool.type, tool.server, tool.name, tool.tool_class, tool.labels)
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) >= CACHE_ENTRIES:

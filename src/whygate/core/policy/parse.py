@@ -21,6 +21,7 @@ from whygate.core.policy.lint import is_constant_list, lint
 from whygate.core.policy.match import ToolSelector
 from whygate.core.policy.model import UNMET, CompiledRule, Policy, PolicySet, TestCase
 from whygate.core.reasons import Code
+from whygate.core.things import KINDS, PROMPT, QUESTION, RESOURCE
 
 __all__ = ["DENY_CODES", "TEST_NOW", "PolicyErrors", "load"]
 
@@ -40,6 +41,8 @@ DENY_CODES: Final = frozenset(
     }
 )
 """What a rule may give as its reason. All others say something that only the gateway can know."""
+
+_METHODS: Final = {RESOURCE: "resources/read", PROMPT: "prompts/get", QUESTION: "elicitation/create"}
 
 TEST_NOW: Final = datetime.datetime(2026, 1, 5, 12, tzinfo=datetime.UTC)
 """When a test happens that does not say: a Monday at noon."""
@@ -294,11 +297,11 @@ class _Builder:
             self._fail((*loc, "expect", "rule"), f"no rule `{case.expect.rule}` here (another policy's: policy/rule)")
         given = case.given
         now = given.now or TEST_NOW
-        server, _, name = given.tool.id.partition("/")
+        kind, server, name = match.split_target(given.tool.id)
         tool = Tool(
             server=server,
             name=name,
-            type=given.tool.type,
+            type=kind if kind in KINDS else given.tool.type,
             tool_class=given.tool.class_,
             tier=given.tool.tier,
             labels=tuple(given.tool.labels),
@@ -319,7 +322,12 @@ class _Builder:
             file=self._document.file,
             line=self._document.line(loc),
             call=ToolCall(
-                protocol=given.tool.type, method="tools/call", tool=tool, args=given.args, principal=principal
+                protocol=given.tool.type,
+                method=_METHODS.get(kind, "tools/call"),
+                tool=tool,
+                args={"uri": name, **given.args} if kind == RESOURCE else given.args,
+                answers=given.answers,
+                principal=principal,
             ),
             facts=Facts(now=now, task=task, deployment=given.deployment),
             outcome=case.expect.outcome,

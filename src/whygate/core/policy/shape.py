@@ -160,6 +160,7 @@ class GivenTool(_Shape):
     tier: Annotated[Tier, _from_text(Tier)] = Tier.HIGH
     labels: list[Text] = ["untrusted"]
     type: Literal["mcp", "http"] = "mcp"
+    """Of a tool. A resource and a prompt say what they are in their id."""
 
 
 class GivenActor(_Shape):
@@ -190,6 +191,7 @@ class GivenTask(_Shape):
 class Given(_Shape):
     tool: Annotated[GivenTool, BeforeValidator(_tool)]
     args: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     principal: GivenPrincipal | None = None
     task: GivenTask = GivenTask()
     now: Moment | None = None

@@ -104,7 +104,17 @@ def _utc(when: datetime.datetime) -> datetime.datetime:
     return when.astimezone(datetime.UTC)
 
 
+def _answers(call: ToolCall, _: Facts, __: Tool) -> Any:
+    """Left out where they are too large: a person's or a model's answer is nobody's fault, unless a rule depends on it."""
+    try:
+        check_args(call.answers)
+    except Unseen:
+        return None
+    return call.answers
+
+
 _GETTERS: Final[dict[str, _Getter]] = {
+    "answers": _answers,
     "args": lambda call, _, __: call.args,
     "deployment": lambda _, facts, __: facts.deployment,
     "now": lambda _, facts, __: facts.now,
