@@ -105,7 +105,6 @@ PARAMETERS = 6
 # What may be larger, and why. Keys: a path, or path::function.
 LARGER: dict[str, str] = {
     "src/whygate/core/reasons.py": "the closed list of reason codes: one table, read from top to bottom",
-    "src/whygate/telemetry/spans.py": "one record's way to its spans, read from top to bottom",
 }
 
 

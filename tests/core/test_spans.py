@@ -23,8 +23,9 @@ from whygate.core.records import (
     Resource,
     Subject,
 )
-from whygate.telemetry import names, spans
-from whygate.telemetry.spans import Instance, Kind, Span
+from whygate.telemetry import names, shapes, spans
+from whygate.telemetry.shapes import Kind
+from whygate.telemetry.spans import Instance, Span
 
 HERE = Instance("w-1", "gate-1", "10.0.0.7")
 DECIDING = [code for code in Code if code.entry.outcome is not None]
@@ -272,7 +273,7 @@ def test_ids_that_no_span_can_have_are_refused() -> None:
 @given(st.text(max_size=300))
 def test_cleaned_text_is_one_short_printable_line(text: str) -> None:
     """Text that others chose is capped and has no control characters, and plain text passes as it is."""
-    cleaned = spans.clean(text)
+    cleaned = shapes.clean(text)
     assert len(cleaned) <= 128
     assert cleaned.isprintable()
     assert cleaned == text or len(text) > 128 or not text.isprintable()
@@ -316,6 +317,9 @@ VARIED: tuple[dict[str, object], ...] = (
     {"link": Link(span_id="ab" * 8, trace_id="cd" * 16)},
     {"task_id": ""},
     {"number": 3},
+    {"method": "resources/read", "resource": Resource(id="docs/file:///a", server="docs", type="resource")},
+    {"method": "resources/read", "resource": Resource(id="docs/file:///b", server="docs", type="resource")},
+    {"method": "prompts/get", "resource": Resource(id="docs/greet", server="docs", type="prompt")},
 )
 ENDED: tuple[dict[str, object], ...] = (
     {},
@@ -342,9 +346,9 @@ def test_spans_do_not_depend_on_what_was_drawn_before(
         found = made(record, completion(record, **ended))
         return [(*span[:4], span.name, span.kind, span.error, span.attributes, *span[5:]) for span in found]
 
-    spans._known.clear()
+    shapes._known.clear()
     alone = drawn(*then)
-    spans._known.clear()
+    shapes._known.clear()
     drawn(*first)
     assert drawn(*then) == alone
 

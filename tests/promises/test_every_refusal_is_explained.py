@@ -19,7 +19,8 @@ from tests.servers.gateway import Running, billing_tool, running
 
 from whygate.core import records
 from whygate.core.reasons import Code, Next, Outcome
-from whygate.telemetry.spans import Instance, Kind, of_decision
+from whygate.telemetry.shapes import Kind
+from whygate.telemetry.spans import Instance, of_decision
 from whygate.testing.billing import BillingServer
 from whygate.testing.mcp_server import make
 from whygate.testing.serve import served

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from whygate.cli.main import app
 from whygate.core import records
 from whygate.mcp.methods import NOTIFICATIONS, REQUESTS, How
-from whygate.telemetry.spans import Instance, Kind, of_call, of_decision
+from whygate.telemetry.shapes import Kind
+from whygate.telemetry.spans import Instance, of_call, of_decision
 from whygate.testing.serve import served
 
 RULES = """

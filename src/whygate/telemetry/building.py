@@ -13,6 +13,7 @@ import msgspec
 from whygate.core.instants import to_us
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, LifeRecord, TaskRecord, decode_for_spans
 from whygate.telemetry import spans
+from whygate.telemetry.shapes import clean
 from whygate.telemetry.spans import Instance, Span
 
 PENDING: Final = 8192
@@ -98,4 +99,4 @@ class Builder:
 
 
 def _instance(record: DecisionRecord | TaskRecord, built: Built) -> Instance:
-    return built.instances.get(record.writer) or Instance(spans.clean(record.writer))
+    return built.instances.get(record.writer) or Instance(clean(record.writer))

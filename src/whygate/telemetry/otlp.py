@@ -23,7 +23,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from whygate.telemetry import names
-from whygate.telemetry.spans import SHAPES, Instance, Shape, Span, Value
+from whygate.telemetry.shapes import SHAPES, Shape, Value
+from whygate.telemetry.spans import Instance, Span
 
 TIMEOUT_S: Final = 10.0
 """The specification's default for exporters. What comes too late is sent again, and is the same."""
