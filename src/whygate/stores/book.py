@@ -9,6 +9,7 @@ Knows nothing of disks, so every ledger shares it. Rules of this file:
 """
 
 import datetime
+import functools
 import hashlib
 import logging
 import os
@@ -70,6 +71,10 @@ Row = tuple[int, bytes, str, bytes | None, bytes | str | None, int | None, str |
 """``seq, id, kind, decision, task, prev, trace, facet, time_us, hash, bytes``: the columns of the table of records."""
 
 
+_Names = tuple[bytes, bytes | None]
+"""A record's own id, and that of the decision which it is about."""
+
+
 class Batch(NamedTuple):
     """What goes into one commit."""
 
@@ -85,6 +90,7 @@ class Batch(NamedTuple):
     low_water: int
 
 
+@functools.lru_cache(maxsize=4096)
 def key(text: str) -> bytes | str:
     """An id as it is stored: a UUID as its 16 bytes, anything else as it is."""
     if len(text) == 36:
@@ -146,10 +152,10 @@ class Book:
             if not self.state.holds(claim, self.last_us):
                 raise ClaimFailed(claim)
         encoded = self._encode(entry)
-        for record, data in encoded:
+        for record, data, names in encoded:
             self.seq += 1
             before = self.state.apply(record, self.seq, self.last_us)
-            self._rows.append(self._row(record, data, before))
+            self._rows.append(self._row(record, data, names, before))
 
     def follow(self, completion: CompletionRecord) -> bool:
         """Take the end of a call; whether it was taken. The second end of a call is not: a call ends once."""
@@ -191,14 +197,14 @@ class Book:
         state.whole.clear()
         return batch
 
-    def _encode(self, entry: Iterable[AnyRecord]) -> list[tuple[AnyRecord, bytes]]:
+    def _encode(self, entry: Iterable[AnyRecord]) -> list[tuple[AnyRecord, bytes, _Names]]:
         encoded = []
         seq, now, writer = self.seq, self._now, self.writer
         for record in entry:
             seq += 1
             record.seq, record.time, record.writer = seq, now, writer
             try:
-                _check(record)
+                names = _named(record)
                 data = encode(record)
             except _UNENCODABLE as error:
                 raise Unwritable(f"the {record.kind} record {record.id} can't be written: {error}") from error
@@ -206,11 +212,11 @@ class Book:
                 raise Unwritable(
                     f"the {record.kind} record {record.id} has {len(data)} bytes; at most {MAX_BYTES} go in"
                 )
-            encoded.append((record, data))
+            encoded.append((record, data, names))
         return encoded
 
-    def _row(self, record: AnyRecord, data: bytes, before: int | None) -> Row:
-        decision = task = trace = facet = None
+    def _row(self, record: AnyRecord, data: bytes, names: _Names, before: int | None) -> Row:
+        task = trace = facet = None
         if isinstance(record, DecisionRecord):
             context = record.context
             task = context.task
@@ -219,18 +225,15 @@ class Book:
             if context.trace_id and (known is None or known.trace_id != context.trace_id):
                 trace = context.trace_id
             facet = self._facet(Facet(record.subject.id, record.resource.facet, record.outcome, record.reason.code))
-            if record.repeats is not None:
-                decision = bytes.fromhex(record.repeats.of.replace("-", ""))
         elif isinstance(record, CompletionRecord):
             task = record.task
-            decision = bytes.fromhex(record.decision.replace("-", ""))
         elif isinstance(record, TaskRecord):
             task = record.task.id
         return (
             self.seq,
-            bytes.fromhex(record.id.replace("-", "")),
+            names[0],
             record.kind,
-            decision,
+            names[1],
             key(task) if task else None,
             before,
             trace,
@@ -259,21 +262,28 @@ class Book:
         return uuid7(self.last_us // 1000, os.urandom(10))
 
 
-def _check(record: AnyRecord) -> None:
-    """What types alone don't keep: ids that are UUIDs, and plain JSON where a record holds somebody's own keys."""
-    _check_id(record.id)
+def _named(record: AnyRecord) -> _Names:
+    """A record's names as they are stored. Raises for what types alone don't keep: ids that are no UUIDs, and what is no plain
+    JSON where a record holds somebody's own keys.
+    """
+    of = None
     if isinstance(record, CompletionRecord):
-        _check_id(record.decision)
+        of = _uuid(record.decision)
     elif isinstance(record, DecisionRecord):
         if record.requires:
             _check_plain(record.requires)
+        if record.repeats is not None:
+            of = _uuid(record.repeats.of)
     elif isinstance(record, LifeRecord):
         _check_plain(record.data)
+    return _uuid(record.id), of
 
 
-def _check_id(text: str) -> None:
-    if len(bytes.fromhex(text.replace("-", ""))) != 16:
+def _uuid(text: str) -> bytes:
+    found = bytes.fromhex(text.replace("-", ""))
+    if len(found) != 16:
         raise ValueError(f"{text!r} is no UUID")
+    return found
 
 
 def _check_plain(value: object) -> None:

@@ -60,10 +60,12 @@ class Link(asyncio.Protocol):
         """When something last came, or was last waited for."""
         self._waiter: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(
+            self
+        )  # one for all its answers: each has to end where the next begins
         self._clear(headless=False)
 
     def _clear(self, *, headless: bool) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
         self._head_bytes = 0
         self._in_head, self._headless = True, headless

@@ -238,12 +238,12 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer: nobody decides on it, and nobody passes it on (RFC 9110 section 6.5.1)
-        if len(self._headers) >= MAX_HEADERS:
+        headers, name = self._headers, name.lower()
+        headers.append((name, value.strip(b" \t")))  # llhttp leaves what stands behind (RFC 9110 section 5.5)
+        if len(headers) > MAX_HEADERS:
             raise Unreadable(431)
-        name = name.lower()
         if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
             raise Unreadable(501)
-        self._headers.append((name, value.strip(b" \t")))  # llhttp leaves what stands behind (RFC 9110 section 5.5)
 
     def on_headers_complete(self) -> None:
         parser, url = self._parser, self._url
