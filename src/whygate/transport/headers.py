@@ -66,13 +66,21 @@ def upward(headers: Iterable[Header], injected: Iterable[tuple[str, str]]) -> li
 
 def downward(headers: Iterable[tuple[str, str]]) -> list[Header]:
     """The response headers for the agent."""
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    named = _named_in_connection(raw)
-    return [
-        (name, value)
-        for name, value in raw
-        if name not in _NEVER_DOWN and name not in named and not name.startswith(_OURS)
-    ]
+    kept, named = [], _NONE
+    for name, value in headers:
+        crossing = _crossing_down(name)
+        if crossing:
+            kept.append((crossing, value.encode("latin-1")))
+        elif name.lower() == "connection":
+            named |= _named_in_connection(((b"connection", value.encode("latin-1")),))
+    return [header for header in kept if header[0] not in named] if named else kept
+
+
+@functools.lru_cache(maxsize=1024)
+def _crossing_down(name: str) -> bytes:
+    """The name in lower case where the upstream's header may cross, as far as the name alone tells; else empty."""
+    plain = name.lower().encode("latin-1")
+    return b"" if plain in _NEVER_DOWN or plain.startswith(_OURS) else plain
 
 
 @functools.lru_cache(maxsize=1024)
