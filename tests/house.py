@@ -46,7 +46,7 @@ LAYERS: dict[str, frozenset[str]] = {
 ONLY_FOR = {"wiring": {"cli"}, "cli": {"__main__"}}
 
 # What the core may use of other people's work: values, parsing and the policy language, all without a view of the world.
-CORE_MAY_USE = frozenset({"msgspec", "yaml", "pydantic", "pydantic_core", "cel_expr_python", "google"})
+CORE_MAY_USE = frozenset({"msgspec", "yaml", "pydantic", "pydantic_core", "cel_expr_python", "google", "jsonschema_rs"})
 # Of the standard library: whatever has a clock, chance, the outside, other threads, or the interpreter in its hands.
 IMPURE = frozenset(
     {

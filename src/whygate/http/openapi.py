@@ -18,8 +18,9 @@ import msgspec
 import yaml
 
 from whygate.core.ids import sha256_digest
+from whygate.core.schemas import Unusable, Validator
 from whygate.http.routes import Route
-from whygate.http.schemas import Schemas, Unusable, Validator
+from whygate.http.schemas import Schemas
 from whygate.http.signature import Body, Kind, Parameter, Signature
 
 MAX_BYTES: Final = 8 * 1024 * 1024

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
+from whygate.core.schemas import EXACT, Unusable, Validator
 
 
 def _words(text: str) -> frozenset[str]:
@@ -34,23 +34,6 @@ _SAYS_NOTHING: Final = _words(
     "title description default example examples deprecated xml externalDocs discriminator format readOnly writeOnly"
     " nullable contentEncoding contentMediaType $comment"
 )
-_EXACT: Final = "x-whygate-exact"
-UNDECLARED: Final = frozenset(("additionalProperties", "unevaluatedProperties", "unevaluatedItems"))
-
-
-class Unusable(ValueError):
-    """A schema or an operation that can't be kept to. Says why, for the operator."""
-
-
-class _Exact:
-    """The keyword that tells ``1`` from ``1.0``."""
-
-    def __init__(self, parent_schema: dict[str, Any], value: Any, schema_path: list[str | int]) -> None:
-        """As ``jsonschema_rs.KeywordValidator`` wants it."""
-
-    def validate(self, instance: Any) -> None:
-        if isinstance(instance, float):
-            raise ValueError("no integer")  # noqa: TRY004  what the library takes as a refusal
 
 
 class Schemas:
@@ -108,45 +91,6 @@ class Schemas:
         if name not in self._components:
             raise Unusable(f"#/components/schemas/{name} is not there")
         return self._components[name]
-
-
-class Validator:
-    """Says what is wrong with a value, in words without any of it. May be used in threads."""
-
-    def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises ``Unusable``."""
-        self._names = frozenset(_names(schema))
-        try:
-            self._checks = Draft202012Validator(
-                schema,
-                pattern_options=RegexOptions(),
-                offline=True,
-                validate_formats=False,
-                keywords={_EXACT: _Exact},
-            )
-        except (ValueError, ValidationError) as wrong:
-            raise Unusable(f"its schema can't be used: {str(wrong).splitlines()[0][:120]}") from None
-
-    def wrong(self, value: Any) -> tuple[str, str] | None:
-        """Place and keyword of one thing that is wrong; ``None`` where nothing is. Names that only the caller used
-        stand as ``*``.
-        """
-        try:
-            if self._checks.is_valid(value):
-                return None
-            errors = list(self._checks.iter_errors(value))
-        except Exception:  # noqa: BLE001  whatever the library can't judge is not let through
-            return "", "can't be checked"
-        # A member whose own schema fails counts as undeclared as well: tell what is the matter, and where exactly.
-        first = max(errors, key=lambda error: (error.kind.name not in UNDECLARED, len(error.instance_path)))
-        place = ""
-        for step in first.instance_path:
-            if isinstance(step, int):
-                place += f"[{step}]"
-            else:
-                place += ("." if place else "") + (step if step in self._names else "*")
-        keyword = str(first.schema_path[-1]) if first.schema_path else "false"
-        return place, "type" if keyword == _EXACT else keyword
 
 
 class _Walk:
@@ -220,7 +164,7 @@ class _Walk:
             made["required"] = [name for name in made["required"] if name not in hidden]
         types = made.get("type")
         if types == "integer" or (isinstance(types, list) and "integer" in types and "number" not in types):
-            made[_EXACT] = True
+            made[EXACT] = True
         if self._old and schema.get("nullable") is True and isinstance(types, str):
             made["type"] = [types, "null"]
             if isinstance(made.get("enum"), list) and None not in made["enum"]:
@@ -266,19 +210,6 @@ def _refuse_circles(edges: Mapping[str, set[str]]) -> None:
 
     for name in sorted(edges):
         visit(name, ())
-
-
-def _names(schema: Any) -> set[str]:
-    found: set[str] = set()
-    if isinstance(schema, dict):
-        for keyword, value in schema.items():
-            if keyword in ("properties", "dependentSchemas") and isinstance(value, dict):
-                found |= {str(name) for name in value}
-            found |= _names(value)
-    elif isinstance(schema, list):
-        for each in schema:
-            found |= _names(each)
-    return found
 
 
 def _list(keyword: str, value: Any) -> list[Any]:

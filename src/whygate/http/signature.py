@@ -16,11 +16,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from whygate.core.policy.sight import Unseen, check_args
 from whygate.core.reasons import Code
+from whygate.core.schemas import UNDECLARED, Validator
 from whygate.core.strict_json import MAX_SAFE_INTEGER, Unreadable, loads
 from whygate.http.routes import MAX_QUERY_FIELDS, merge
-from whygate.http.schemas import UNDECLARED, Validator
 
 Kind = Literal["string", "integer", "number", "boolean"]
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,15}")
@@ -62,8 +61,7 @@ class Signature:
     def read(self, path: Mapping[str, str], query: bytes, body: bytes, media: str) -> dict[str, Any]:
         """The arguments, typed as declared, or ``Unreadable`` (``args.schema_invalid`` and what ``routes`` raises).
 
-        ``media`` is the body's type without parameters, in lower case. Arguments that are too large for any rule are
-        returned unchecked: ``decide`` refuses them.
+        ``media`` is the body's type without parameters, in lower case.
         """
         values: dict[str, Any] = {name: _typed(text, self._path[name], "path") for name, text in path.items()}
         merge(values, self._fields(query))
@@ -71,10 +69,6 @@ class Signature:
         found = self._read_body(body, media)
         for value in found:
             merge(args, value if isinstance(value, dict) else {"body": value})
-        try:
-            check_args(args)
-        except Unseen:
-            return args
         for one in self._query.values():
             if one.required and one.name not in values:
                 _refuse(f"query {one.name}", "required")
