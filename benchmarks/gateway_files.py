@@ -10,6 +10,9 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from whygate.core.pins import pin, text_of
+from whygate.policy_files import write_pins
+
 AGENTS = 10
 SESSIONS = 100
 """Each a task: derived from the agent and its session."""
@@ -20,6 +23,25 @@ AUDIENCE = "whygate-bench"
 ROLE = "bench-agent"
 TOKEN_TTL_S = 24 * 3600
 TOOL = "bench/remind"
+_TEXT = {"type": "string"}
+DEFINITION: dict[str, Any] = {
+    "name": "remind",
+    "description": "Remind a customer of an invoice.",
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "text": _TEXT,
+            "customer": {"type": "string", "pattern": "^cus_[0-9]+$"},
+            "amount_cents": {"type": "integer", "minimum": 1},
+            "currency": {"type": "string", "enum": ["EUR", "USD", "GBP"]},
+            "channel": _TEXT,
+            "language": _TEXT,
+            "note": _TEXT,
+        },
+        "required": ["text", "customer", "amount_cents"],
+    },
+}
+"""The called tool as its server lists it, and as it is pinned: arguments are checked against it on every call."""
 
 APPLYING: tuple[dict[str, Any], ...] = (
     {
@@ -117,6 +139,7 @@ def write(folder: Path, keys: Keys, ports: dict[str, int]) -> Path:
     for name, text in policy_texts().items():
         (policies / name).write_text(text)
     (folder / "jwks.json").write_text(keys.jwks())
+    write_pins(folder / "pins", "bench", text_of("bench", [pin("bench", DEFINITION, by="bench", at="")]))
     config = {
         "deployment": "bench",
         "listen": f"127.0.0.1:{ports['gateway']}",

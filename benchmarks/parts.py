@@ -32,6 +32,7 @@ from whygate.core.identity import IdentityType, Principal, Proof
 from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
+from whygate.core.schemas import of_tool
 from whygate.core.strict_json import loads
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
@@ -46,6 +47,8 @@ ROUNDS = 7
 ROUND_S = 0.15
 CALL_BYTES = 378
 LEVELS = (1, 8, 32, 128)
+
+ACCEPTS = of_tool(gateway_files.DEFINITION["inputSchema"])
 
 Row = tuple[str, str, str]
 
@@ -92,7 +95,13 @@ def call(tool: str = "remind") -> ToolCall:
         method="tools/call",
         server="bench",
         tool=Tool(
-            server="bench", name=tool, type="mcp", tool_class=ToolClass.SEND, tier=Tier.MEDIUM, labels=("sensitive",)
+            server="bench",
+            name=tool,
+            type="mcp",
+            tool_class=ToolClass.SEND,
+            tier=Tier.MEDIUM,
+            labels=("sensitive",),
+            accepts=ACCEPTS,
         ),
         args=body["params"]["arguments"],
         principal=Principal(

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import msgspec
+from benchmarks.gateway_files import DEFINITION
 from benchmarks.wire import Message, ServerProtocol, response, serve
 
 
@@ -52,6 +53,8 @@ class Upstream(ServerProtocol):
         if call.method == "initialize":
             result = _INITIALIZED
             extra = b"mcp-session-id: %b\r\n" % secrets.token_hex(16).encode()
+        elif call.method == "tools/list":
+            result = {"tools": [DEFINITION]}
         return response(_encode({"jsonrpc": "2.0", "id": call.id, "result": result}), extra=extra)
 
 

@@ -20,7 +20,7 @@ from whygate.cli.schema import KINDS, config_schema, record_schema
 from whygate.core import records
 from whygate.core.identity import IdentityType, Proof
 from whygate.core.reasons import Code, Next, Outcome
-from whygate.core.records import LifeRecord, PolicyFile, PolicyRecord
+from whygate.core.records import LifeRecord, PolicyFile, PolicyRecord, ToolRecord
 from whygate.stores.reader import Reader
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -184,6 +184,16 @@ RECORDS = [
         files=(PolicyFile(digest="d", name="a.yaml"),),
         id=world.new_id(),
         kind="policy",
+        v=1,
+    ),
+    ToolRecord(
+        cause="look",
+        definition="sha256:2",
+        event="changed",
+        id=world.new_id(),
+        kind="tool",
+        pinned="sha256:1",
+        tool="up/echo",
         v=1,
     ),
     *(LifeRecord(data={"version": "1"}, id=world.new_id(), kind=kind, v=1) for kind in KINDS[LifeRecord]),

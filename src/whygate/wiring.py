@@ -22,9 +22,12 @@ from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
 from whygate.flow.catalogue import Catalogue, Listed
+from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
+from whygate.flow.looking import Looker
+from whygate.flow.pins import Pins
 from whygate.flow.policies import Cause, Policies
-from whygate.flow.reloading import Reloader
+from whygate.flow.reloading import PinReloader, PolicyReloader
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge, HttpTool
@@ -32,8 +35,9 @@ from whygate.http.openapi import Document, OpenApiRefused, besides
 from whygate.http.openapi import read as read_openapi
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
+from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
-from whygate.policy_files import PolicyFolder
+from whygate.policy_files import PinFolder, PolicyFolder
 from whygate.serving import Listener, check
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.reader import Reader
@@ -64,8 +68,10 @@ class Gateway:
         self.failed = asyncio.Event()
         """Set when the ledger can't go on: the process has to end, so that its next start re-reads the tail."""
         self._undo = contextlib.AsyncExitStack()
-        self.reloader: Reloader
+        self.reloader: PolicyReloader
         """The policies in force, and the way to new ones; there once ``start`` has returned."""
+        self.pins: PinReloader
+        """The same for the pins."""
         self._looking = False
         self._phase = "the gateway is starting"
         """Why it is not ready yet, or not any more; empty in between."""
@@ -95,6 +101,7 @@ class Gateway:
     def look_at_policies(self) -> None:
         """Have the policy folder looked at now; for a signal. Before the start is through, it is looked at anyway."""
         if self._looking:
+            self.pins.soon(Cause.SIGNAL)
             self.reloader.soon(Cause.SIGNAL)
 
     async def _start(self) -> None:
@@ -114,9 +121,9 @@ class Gateway:
             )
         keys = load_or_create(folder)
         ledger = self._own_ledger(path, keys)
-        policies = Policies(ledger, new_ids)
-        reloader = self.reloader = Reloader(policies, PolicyFolder(config.policies))
-        await reloader.start(lambda digest: _kept(path, digest), ledger.policy_in_force())
+        servers = mcp_servers(config)
+        reloader = await self._read_folders(ledger, path, new_ids)
+        policies = reloader.held
         metrics = Metrics(
             version=__version__,
             policy=lambda: (reloader.loaded_s, policies.refusal is not None),
@@ -143,12 +150,14 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        edges = server.app = await self._edges(door, gate, metadata, metrics)
+        edges = server.app = await self._edges(door, gate, metadata, metrics, servers)
         around = Operators(
             identifier=door,
             gate=gate,
             tasks=tasks,
             reloader=reloader,
+            pins=self.pins,
+            catalogue=self.catalogue,
             metrics=metrics.render,
             ready=lambda: self._phase or _missing(ledger),
             task_openers=config.identities.task_openers,
@@ -158,8 +167,7 @@ class Gateway:
         if config.telemetry.otlp:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
-        self._undo.push_async_callback(reloader.finish)
-        self._undo.push_async_callback(_cancelled, asyncio.create_task(reloader.watch()))
+        self._watch(servers)
         self._looking = True
         for listener in listeners:
             await listener.start()
@@ -171,6 +179,28 @@ class Gateway:
         agents.refuse()
         if cut := await under_way.finish(DRAIN_S, self._hurry):
             _log.warning("%d calls had not ended and were cut off", cut)
+
+    async def _read_folders(self, ledger: SqliteLedger, path: Path, new_ids: RandomIds) -> PolicyReloader:
+        """Pins first: policies are held to them. Raises ``PolicyErrors`` and ``LedgerUnavailable``."""
+        one_at_a_time = asyncio.Lock()
+        pins = Pins(ledger, ledger, new_ids, self.catalogue)
+        self._undo.push_async_callback(pins.finish)
+        self.pins = PinReloader(pins, PinFolder(self.config.pins), one_at_a_time)
+        await self.pins.start()
+        policies = Policies(ledger, new_ids, lambda loaded: must_fit(loaded, self.catalogue))
+        self.reloader = PolicyReloader(policies, PolicyFolder(self.config.policies), one_at_a_time)
+        await self.reloader.start(lambda digest: _kept(path, digest), ledger.policy_in_force())
+        return self.reloader
+
+    def _watch(self, servers: Mapping[str, McpServer]) -> None:
+        """From now on, look at the folders, and at what servers say of their tools."""
+        for folder in (self.reloader, self.pins):
+            self._undo.push_async_callback(folder.finish)
+            self._undo.push_async_callback(_cancelled, asyncio.create_task(folder.watch()))
+        looker = Looker(servers, lambda name: listed(servers[name]), self.catalogue)
+        self._undo.push_async_callback(_cancelled, asyncio.create_task(looker.watch()))
+        self.catalogue.stirred = looker.soon
+        self.pins.held.after = lambda: look_again(looker, self.reloader, self.catalogue)
 
     def _own_ledger(self, path: Path, keys: Keys) -> SqliteLedger:
         """The ledger, open for writing; its failure ends the gateway."""
@@ -186,13 +216,15 @@ class Gateway:
             _log.critical("%s; until then every call is refused", _missing(ledger))
         return ledger
 
-    async def _edges(self, door: Door, gate: Gatekeeper, metadata: str, metrics: Metrics) -> AgentsApp:
+    async def _edges(
+        self, door: Door, gate: Gatekeeper, metadata: str, metrics: Metrics, servers: Mapping[str, McpServer]
+    ) -> AgentsApp:
         """What agents reach. ``metadata`` is the address that challenges point to."""
         config = self.config
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
         http = HttpEdge(http_tools(config, self.catalogue, self.documents), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
-        servers, each = mcp_servers(config), metadata + "/mcp/{server}"
+        each = metadata + "/mcp/{server}"
         mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
@@ -322,7 +354,7 @@ def _listed(name: str, server: Server, document: Document | None) -> Listed:
         )
 
     exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
-    return Listed(make=make, names=(*operations, *definitions, *exact))
+    return Listed(make=make, names=(*operations, *definitions, *exact), pinned=protocol == "mcp")
 
 
 def _begins_anew(ledger: Path, keys: Path) -> bool:

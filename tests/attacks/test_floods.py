@@ -167,7 +167,7 @@ async def test_a_stream_without_end_does_not_go_on_for_nobody(tmp_path: Path, mo
     (tmp_path / "policies" / "attacks.yaml").write_text(POLICY, encoding="utf-8")
     async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
         tools = {"up": {"mcp": {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"}}}
-        async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+        async with running(tmp_path, tools, policies=str(tmp_path / "policies"), pins={"up": [{"name": "t"}]}) as made:
             headers = made.headers() | {"accept": "text/event-stream, application/json"}
             async with httpx.AsyncClient(headers=headers) as client:
                 body = call("t", modern=False)

@@ -23,6 +23,7 @@ owner: all@example.com
 agents: ["role:support-agent"]
 rules:
   - {id: all, tools: ["billing/refund", "billing/invoice_get", "slow/*"], permit: {}, why: This test is not about rules.}
+  - {id: empty, tools: ["slow/file"], when: "has(args.data) && args.data == []", deny: {}, why: What a rule reads is bounded.}
 """
 BODY: Final = '{"amount_cents":1}'
 CHUNKS: Final = f"{len(BODY):x}\r\n{BODY}\r\n0\r\n\r\n"

@@ -33,6 +33,7 @@ rules:
     deny: {}
     why: Nobody does that.
 """
+PINNED = [{"name": name} for name in ("fine", "echo", "danger", "x")]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ async def gateway(tmp_path: Path, billing: BillingServer, upstream: Canned) -> A
     upstream.answer = lambda seen: result(json.loads(seen.body)["id"]) if seen.body else b"{}"
     async with served(upstream) as url:
         tools = {"billing": billing_tool(billing, tmp_path), "up": {"mcp": {"url": url}}}
-        async with running(tmp_path, tools, policies=str(policies)) as made:
+        async with running(tmp_path, tools, policies=str(policies), pins={"up": PINNED}) as made:
             yield made
 
 

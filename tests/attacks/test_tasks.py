@@ -1,5 +1,7 @@
 """Tasks against agents that invent sessions, traces and ids, and the catalogue against a server that invents tools."""
 
+import json
+
 import msgspec
 import pytest
 from tests.gatekeeping import AGENT, OTHER, World, call, tool
@@ -7,7 +9,7 @@ from tests.gatekeeping import AGENT, OTHER, World, call, tool
 from whygate.core.calls import Hints, TraceParent
 from whygate.core.reasons import Code
 from whygate.flow import tasks
-from whygate.flow.catalogue import MAX_LEARNED, Catalogue, Listed
+from whygate.flow.catalogue import MAX_NEW, Catalogue, Change, Listed
 from whygate.flow.tasks import NewTask
 
 
@@ -57,11 +59,12 @@ async def test_a_trace_that_is_anothers_task_is_not_adopted() -> None:
 
 
 def test_a_server_that_lists_tools_without_end_leaves_the_others_theirs() -> None:
-    """What one server mentions counts against its own bound."""
-    catalogue = Catalogue({name: Listed(make=tool, names=()) for name in ("bad", "good")})
-    catalogue.learn("bad", (f"tool{number}" for number in range(3 * MAX_LEARNED)))
-    catalogue.learn("good", ["fine"])
-    assert len(catalogue.known()) == MAX_LEARNED + 1
-    found = catalogue.find("good", "fine")
-    assert found is not None
-    assert found.known
+    """What one server lists counts against its own bound, and is told of no more often."""
+    catalogue = Catalogue({name: Listed(make=tool, names=(), pinned=True) for name in ("bad", "good")})
+    told: list[Change] = []
+    catalogue.tell = lambda changes, _: told.extend(changes)
+    for _ in range(2):
+        catalogue.listed("bad", [json.dumps({"name": f"tool{number}"}).encode() for number in range(3 * MAX_NEW)])
+    catalogue.listed("good", [b'{"name": "fine"}'])
+    assert len(catalogue.new()) == len(told) == MAX_NEW + 1
+    assert "good/fine" in catalogue.new()

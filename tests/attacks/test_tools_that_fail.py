@@ -174,7 +174,8 @@ async def gateway(tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -
     }.items():
         tools[f"api{name}"] = {"http": {"url": url}, "operations": [operation]}
         tools[f"up{name}"] = {"mcp": {"url": url}}
-    async with server, good, running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+    pins = {name: [{"name": "t"}] for name in tools if name.startswith("up")}
+    async with server, good, running(tmp_path, tools, policies=str(tmp_path / "policies"), pins=pins) as made:
         yield made
 
 

@@ -22,6 +22,7 @@ rules:
     permit: {}
     why: Everything.
 """
+PINNED = [{"name": "t"}]
 
 
 class Raw:
@@ -57,7 +58,7 @@ async def gateway(tmp_path: Path, upstream: Raw) -> AsyncIterator[Running]:
     }
     operation = {"name": "get", "method": "GET", "path": "/x/{id}", "class": "read"}
     tools = {"api": {"http": where, "operations": [operation]}, "up": {"mcp": where}}
-    async with server, running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+    async with server, running(tmp_path, tools, policies=str(tmp_path / "policies"), pins={"up": PINNED}) as made:
         yield made
 
 

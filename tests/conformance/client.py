@@ -16,7 +16,7 @@ import httpx2
 import mcp_types as types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from tests.conformance.between import behind
+from tests.conformance.between import unasked
 
 _MADE_UP: dict[str, Any] = {"string": "x", "number": 1, "integer": 1, "boolean": True, "object": {}, "array": []}
 
@@ -72,7 +72,7 @@ async def main() -> None:
         await _run(url)
         return
     with tempfile.TemporaryDirectory() as folder:
-        async with behind(Path(folder), {"url": url}) as (between, _):
+        async with unasked(Path(folder), {"url": url}) as (between, _):
             await _run(between)
 
 

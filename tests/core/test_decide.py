@@ -148,13 +148,6 @@ GATED: list[tuple[Any, Code]] = [
     (call(who=SUSPENDED), Code.AGENT_SUSPENDED),
     (call(who=RETIRED), Code.AGENT_RETIRED),
     (call(tool=None), Code.TOOL_UNKNOWN),
-    (call({"a": "x" * 20_000}), Code.ARGS_TOO_LARGE),
-    (call({"a": [0] * 257}), Code.ARGS_TOO_LARGE),
-    (call({"a": [["x" * 1000] * 200] * 2}), Code.ARGS_TOO_LARGE),
-    (call({"a": [[[[[[[[1]]]]]]]]}), Code.ARGS_TOO_LARGE),
-    (call({str(n): n for n in range(257)}), Code.ARGS_TOO_LARGE),
-    (call({"a": b"bytes"}), Code.REQUEST_MALFORMED),
-    (call({"a": "\ud800"}), Code.REQUEST_MALFORMED),
     *((call(faults=(Fault(code=code),)), code) for code in Code
       if code.entry.outcome is not None and not code.entry.outcome.allows),
 ]  # fmt: skip
@@ -170,6 +163,43 @@ def test_a_gate_refuses_before_any_rule(asked: Any, code: Code) -> None:
     assert decision.claims == ()
     assert decision.policy_digest == ""
     assert code.value in decision.admin
+
+
+TOO_MUCH: list[tuple[Any, Code]] = [
+    ({"a": "x" * 20_000}, Code.ARGS_TOO_LARGE),
+    ({"a": [0] * 257}, Code.ARGS_TOO_LARGE),
+    ({"a": [["x" * 1000] * 200] * 2}, Code.ARGS_TOO_LARGE),
+    ({"a": [[[[[[[[1]]]]]]]]}, Code.ARGS_TOO_LARGE),
+    ({"a": {str(n): n for n in range(257)}}, Code.ARGS_TOO_LARGE),
+    ({"a": b"bytes"}, Code.REQUEST_MALFORMED),
+    ({"a": "\ud800"}, Code.REQUEST_MALFORMED),
+]
+
+
+@pytest.mark.parametrize(("args", "code"), TOO_MUCH)
+def test_what_rules_read_is_bounded(args: Any, code: Code) -> None:
+    """Values that a rule of this call reads are bounded before the rule is asked, however it reads them."""
+    for read in ("args.a == 1", 'args["a"] == 1', "args.?a.orValue(1) == 1", "args == {}", "args.all(k, k != 'b')"):
+        decision = decide(call(args), FACTS, made(rule("r", "permit: {}", read) + rule("open", "permit: {}")))
+        assert decision.code is code, read
+        assert decision.evaluations == ()
+
+
+@pytest.mark.parametrize(("args", "code"), TOO_MUCH)
+def test_what_no_rule_reads_is_not_bounded(args: Any, code: Code) -> None:
+    """Arguments of megabytes beside those that rules read change nothing, and neither does asking whether they are there."""
+    reading = made(rule("r", "permit: {}", "args.b.c == 1 && has(args.a) && !has(args.d)"))
+    assert decide(call(args | {"b": {"c": 1, "large": args}}), FACTS, reading).code is Code.ROLE_PERMITTED
+    assert decide(call(args), FACTS, OPEN).code is Code.ROLE_PERMITTED
+
+
+def test_a_view_answers_as_the_whole_would() -> None:
+    """What is no object where a rule takes it for one is an error, whatever it is; what is absent is absent."""
+    for value in (1, "text", [1], None, {"x": 1}):
+        decision = decide(call({"b": value}), FACTS, made(rule("r", "permit: {}", "args.b.c == 1")))
+        assert decision.code is Code.POLICY_EVAL_ERROR
+    assert decide(call({}), FACTS, made(rule("r", "permit: {}", "has(args.b.c)"))).code is Code.POLICY_EVAL_ERROR
+    assert decide(call({"b": {}}), FACTS, made(rule("r", "permit: {}", "!has(args.b.c)"))).code is Code.ROLE_PERMITTED
 
 
 @pytest.mark.parametrize("reverse", [False, True])

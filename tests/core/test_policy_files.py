@@ -63,6 +63,6 @@ def test_what_can_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         "can't be read: not a regular file",
     ]
     monkeypatch.setattr(policy_files, "MAX_FILES", 2)
-    assert "more than 2 policy files" in told(tmp_path)[0]
+    assert "more than 2 files" in told(tmp_path)[0]
     monkeypatch.setattr(policy_files, "MAX_TOTAL_BYTES", 0)
     assert any("together" in each for each in told(tmp_path / "latin.yaml"))

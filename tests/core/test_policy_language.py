@@ -15,6 +15,7 @@ from whygate.core.policy.cel import BASE, RESERVED, VARIABLES, Checked
 from whygate.core.policy.model import CACHE_ENTRIES, digest_of
 from whygate.core.policy.parse import DENY_CODES, load
 from whygate.core.reasons import Code, Outcome
+from whygate.core.strict_json import Unreadable, loads
 
 # --- selectors ---
 
@@ -157,7 +158,9 @@ def test_a_hundred_nested_objects_do_not_end_the_process() -> None:
     args: dict[str, Any] = {}
     for _ in range(100_000):
         args = {"a": args}
-    assert ask(made(rule("r", "permit: {}")), args).code is Code.ARGS_TOO_LARGE
+    assert ask(made(rule("r", "permit: {}", "args.a == 1")), args).code is Code.ARGS_TOO_LARGE
+    with pytest.raises(Unreadable, match="deeply"):
+        loads(b'{"a":' * 129 + b"1" + b"}" * 129)
     while args:  # unwound by hand: the interpreter's own way is as deep as the arguments
         args = args["a"]
 

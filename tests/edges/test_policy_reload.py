@@ -14,10 +14,10 @@ from tests.gatekeeping import AGENT, RULES, World, call
 
 from whygate.core.policy.errors import PolicyErrors
 from whygate.core.reasons import Code
-from whygate.flow import reloading
+from whygate.flow import policies, reloading
 from whygate.flow.policies import AT_START, Asked, Cause
 from whygate.flow.ports import LedgerUnavailable
-from whygate.flow.reloading import Reloader, Unsettled
+from whygate.flow.reloading import PolicyReloader, Unsettled
 from whygate.policy_files import PolicyFolder
 from whygate.testing.ledger import MemoryLedger
 
@@ -35,7 +35,7 @@ class Place:
     def __init__(self, folder: Path, ledger: MemoryLedger | None = None) -> None:
         self.folder = folder
         self.world = World(ledger)
-        self.reloader = Reloader(self.world.policies, PolicyFolder(folder))
+        self.reloader = PolicyReloader(self.world.policies, PolicyFolder(folder))
 
     @property
     def ledger(self) -> MemoryLedger:
@@ -333,7 +333,7 @@ async def test_the_watch_survives_whatever_happens(
 ) -> None:
     """A mistake of ours in the middle is logged, and the next change is taken as if nothing had been."""
     with monkeypatch.context() as patched:
-        patched.setattr(reloading, "load", lambda _: 1 / 0)
+        patched.setattr(policies, "load", lambda _: 1 / 0)
         watched.put(version(2))
         await until(lambda: "unforeseen" in caplog.text)
     watched.put(version(3))
@@ -409,7 +409,7 @@ async def test_a_set_that_this_version_cant_read_any_more_is_not_taken(place: Pl
     place.put(BAD)
     texts = {"support.yaml": BAD}
     again = place.again()
-    digest = reloading.digest_of(texts)
+    digest = policies.digest_of(texts)
     again.ledger._book.state.policy = digest
     with pytest.raises(PolicyErrors):
         await again.reloader.start(lambda _: texts, digest)

@@ -11,6 +11,7 @@ from joserfc.jwk import ECKey
 from tests.fuzz.inputs import Known
 
 from whygate.core.identity import IdentityType, Principal, Proof
+from whygate.core.pins import PinSet, pin
 from whygate.flow.tasks import NewTask, Tasks
 
 ISSUER: Final = "https://idp.test.example"
@@ -41,6 +42,11 @@ rules:
     tools: ["*/danger"]
     deny: {}
     why: Nobody does that.
+  - id: deep
+    tools: ["*/echo", "*/note_*", "typed/*"]
+    when: has(args.deep) && args.deep == "never" || has(args.text) && args.text == "never"
+    deny: {}
+    why: What this rule reads is bounded.
   - id: scoped
     tools: ["*/scoped"]
     permit: {require: {scope: [more]}}
@@ -117,6 +123,21 @@ BILLING: Final = [
         ("note_delete", "DELETE", "/notes/{note_id}/text"),
     )
 ]
+
+
+PINNED: Final = (
+    {"name": "echo", "inputSchema": {"type": "object"}},
+    {"name": "danger", "inputSchema": {"type": "object"}},
+    {
+        "name": "scoped",
+        "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}, "count": {"type": "integer"}}},
+    },
+)
+"""Everything else that is called on an MCP server here is a tool that nobody has pinned."""
+
+
+def pins() -> PinSet:
+    return PinSet({}, [pin(server, each, by="fuzz", at="") for server in ("up", "piped") for each in PINNED])
 
 
 def settings(folder: Path) -> dict[str, Any]:

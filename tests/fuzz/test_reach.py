@@ -15,10 +15,21 @@ from tests.fuzz.inputs import one
 from tests.fuzz.test_edges import Fuzzing, fuzzing  # noqa: F401  a fixture is found by its name
 
 SOURCE: Final = Path(__file__).parents[2] / "src" / "whygate"
-PLACES: Final = ("mcp/*.py", "http/*.py", "transport/*.py", "core/strict_json.py", "core/policy/sight.py")
+PLACES: Final = ("mcp/*.py", "http/*.py", "transport/*.py", "core/strict_json.py", "core/policy/arguments.py")
 NO_REFUSALS: Final = {"openapi.py"}
 """Read at the start: what they refuse is a document."""
-REFUSES: Final = {"Fault", "Wrong", "Unreadable", "Unseen", "Refused", "_malformed", "_ambiguous", "_wrong", "_refuse"}
+REFUSES: Final = {
+    "Fault",
+    "Wrong",
+    "Unreadable",
+    "Unseen",
+    "Refused",
+    "_too_large",
+    "_malformed",
+    "_ambiguous",
+    "_wrong",
+    "_refuse",
+}
 INPUTS: Final = 12_000
 ELSEWHERE: Final = {
     "the body did not come in time": "attacks/test_floods.py",
@@ -26,11 +37,9 @@ ELSEWHERE: Final = {
     "processes of ": "edges/test_mcp_stdio.py",
     "a cursor: the list comes in one piece": "promises/test_every_refusal_is_explained.py",
     "sessions are in use": "edges/test_mcp_merged_sessions.py",
-    "the arguments are no object": "core/test_decide_properties.py",
     ", which is not JSON": "core/test_decide_properties.py",
     "the arguments hold a key that is no text": "core/test_decide_properties.py",
     "the arguments hold a lone surrogate": "core/test_decide_properties.py",
-    "the arguments are above ": "core/test_decide.py",
 }
 """A part of the note, and the test that brings it about: what needs time, sockets, processes, or an edge that let it through."""
 

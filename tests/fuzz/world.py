@@ -14,7 +14,7 @@ import msgspec
 from joserfc.jwk import ECKey
 from tests.fuzz.answers import Told, told
 from tests.fuzz.inputs import LIVE, Input, Known
-from tests.fuzz.setting import DIGEST_KEY, ISSUER, POLICY, TOOLS_SECRET, TYPED, known, settings
+from tests.fuzz.setting import DIGEST_KEY, ISSUER, POLICY, TOOLS_SECRET, TYPED, known, pins, settings
 from tests.gatekeeping import Seen
 
 from whygate import wiring
@@ -136,7 +136,7 @@ class World:
         config = from_mapping(settings(folder))
         documents = wiring.documents(config)
         listed = {name: wiring._listed(name, one, documents.get(name)) for name, one in config.tools.items()}
-        catalogue, new_ids = Catalogue(listed), RandomIds()
+        catalogue, new_ids = Catalogue(listed, pins()), RandomIds()
         policies = Policies(self.ledger, new_ids)
         await policies.bring_into_force({"fuzz.yaml": POLICY})
         tasks = Tasks(self.ledger, self.ledger, new_ids, b"t" * 32, DIGEST_KEY)

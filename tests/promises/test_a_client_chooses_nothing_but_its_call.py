@@ -70,7 +70,7 @@ async def both(tmp_path: Path, billing: BillingServer) -> AsyncIterator[Both]:
     upstream.answer = lambda seen: result(json.loads(seen.body)["id"])
     async with served(upstream) as url:
         tools = {"billing": billing_tool(billing, tmp_path), "up": {"mcp": {"url": url}}}
-        async with running(tmp_path, tools, policies=str(policies)) as gateway:
+        async with running(tmp_path, tools, policies=str(policies), pins={"up": [{"name": "echo"}]}) as gateway:
             yield Both(gateway, billing, upstream)
 
 

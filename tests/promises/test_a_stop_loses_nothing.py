@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from tests.attacks.test_upstreams import POLICY
+from tests.servers.gateway import pin_these
 from tests.servers.mcp_edge import META
 from tests.servers.served import Served
 
+from whygate.config import from_mapping
 from whygate.testing.billing import BillingServer
 from whygate.testing.threads import serving
 
@@ -42,6 +44,9 @@ class Slow:
                         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
                         await reader.read()
                         return
+                    if asked["method"] != "tools/call":  # the gateway's own look: it gets no answer that is one
+                        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                        continue
                     await asyncio.sleep(3600 if asked["params"]["arguments"].get("for_ever") else CALL_S)
                     answer = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": {"content": []}}).encode()
                     told = b"Content-Type: application/json\r\nContent-Length: %d" % len(answer)
@@ -86,7 +91,9 @@ async def world(tmp_path: Path, billing: BillingServer) -> AsyncIterator[World]:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         operation = {"name": "get", "method": "GET", "path": "/x/{id}", "class": "read"}
         tools = {"api": {"http": {"url": url}, "operations": [operation]}, "up": {"mcp": {"url": url}}}
-        yield World(tmp_path, billing, tools=tools, policies=str(tmp_path / "policies"))
+        world = World(tmp_path, billing, tools=tools, policies=str(tmp_path / "policies"))
+        pin_these(from_mapping(world.config), "up", [{"name": "t"}])
+        yield world
 
 
 LISTEN = {

@@ -29,6 +29,7 @@ owner: all@example.com
 agents: ["role:support-agent"]
 rules:
   - {id: all, tools: ["*"], permit: {}, why: This test is not about rules.}
+  - {id: deep, tools: ["*"], when: "has(args.deep) && args.deep == 1", deny: {}, why: What a rule reads is bounded.}
 """
 DEEP = 100_000
 HUGE = 5 * 1024 * 1024
@@ -121,7 +122,7 @@ MCP = [
     Bad("no tool named", MALFORMED, 400, b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}'),
     Bad("arguments are a list", MALFORMED, 400, json.dumps(call(args=[1], modern=False)).encode()),
     Bad("unknown tool", Code.TOOL_UNKNOWN, 200, json.dumps(call("no such\ttool", modern=False)).encode()),
-    Bad("deep arguments", Code.ARGS_TOO_LARGE, 200, json.dumps(call(args={"a": [[[[[[[[[1]]]]]]]]]}, modern=False)).encode()),
+    Bad("deep arguments", Code.ARGS_TOO_LARGE, 200, json.dumps(call(args={"deep": [[[[[[[[[1]]]]]]]]]}, modern=False)).encode()),
     Bad("unknown server", Code.REQUEST_SERVER_UNKNOWN, 404, path="/mcp/nothing"),
     Bad("a path below", Code.REQUEST_SERVER_UNKNOWN, 404, path="/mcp/up/x"),
     Bad("ambiguous path", Code.REQUEST_SERVER_UNKNOWN, 404, path="/mcp/x%2f..%2fup"),
@@ -139,7 +140,7 @@ HTTP = [
     Bad("form with a method in it", Code.REQUEST_PATH_AMBIGUOUS, 400, b"_method=DELETE",
         _set(content_type="application/x-www-form-urlencoded")),
     Bad("multipart", MALFORMED, 400, headers=_set(content_type="multipart/form-data; boundary=x")),
-    Bad("deep arguments", Code.ARGS_TOO_LARGE, 413, b'{"a": [[[[[[[[[1]]]]]]]]]}'),
+    Bad("deep arguments", Code.ARGS_TOO_LARGE, 413, b'{"deep": [[[[[[[[[1]]]]]]]]]}'),
     Bad("unknown tool", Code.REQUEST_SERVER_UNKNOWN, 404, path="/http/nothing/refunds"),
     Bad("unknown operation", Code.TOOL_UNKNOWN, 404, path="/http/billing/payments"),
     Bad("unknown address", Code.REQUEST_SERVER_UNKNOWN, 404, path="/admin"),
@@ -175,7 +176,7 @@ async def gateway(tmp_path: Path, billing: BillingServer, upstream: Canned) -> A
     upstream.answer = lambda seen: result(json.loads(seen.body)["id"])
     async with served(upstream) as url:
         tools = {"billing": billing_tool(billing, tmp_path), "up": {"mcp": {"url": url}}}
-        async with running(tmp_path, tools, policies=str(policies)) as made:
+        async with running(tmp_path, tools, policies=str(policies), pins={"up": [{"name": "echo"}]}) as made:
             yield made
 
 

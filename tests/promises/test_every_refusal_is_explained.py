@@ -19,6 +19,8 @@ from tests.servers.gateway import Running, billing_tool, running
 
 from whygate.core import records
 from whygate.core.reasons import Code, Next, Outcome
+from whygate.mcp.backend import Server
+from whygate.mcp.looking import whole
 from whygate.telemetry.shapes import Kind
 from whygate.telemetry.spans import Instance, of_decision
 from whygate.testing.billing import BillingServer
@@ -36,6 +38,10 @@ rules:
     tools: [billing/invoice_get, up/echo]
     permit: {}
     why: Reading is routine.
+  - id: tools-that-are-not-as-accepted
+    tools: [up/seen, up/unheard_of]
+    permit: {}
+    why: Permitted, if only they were as they were accepted.
   - id: small
     tools: [billing/refund]
     when: args.amount_cents <= 10000
@@ -305,16 +311,36 @@ async def mcp_in_somebody_elses_task(gateway: Running, client: httpx.AsyncClient
 
 
 @path(Code.ARGS_TOO_LARGE, 413)
-async def http_arguments_too_deep_to_look_at(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+async def http_argument_too_deep_to_look_at(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
     deep: Any = 1
     for _ in range(40):
         deep = {"x": deep}
-    return await client.post(f"{gateway.url}/http/billing/refunds", json=deep, headers=gateway.headers())
+    body = {"amount_cents": deep}
+    return await client.post(f"{gateway.url}/http/billing/refunds", json=body, headers=gateway.headers())
 
 
 @path(Code.ARGS_SCHEMA_INVALID, 422)
 async def http_argument_that_is_not_as_declared(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
     return await client.get(f"{gateway.url}/http/typed/invoices?limit=many", headers=gateway.headers())
+
+
+@path(Code.ARGS_SCHEMA_INVALID, 200)
+async def mcp_argument_that_the_tool_does_not_take(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _call(gateway, client, "echo", text="x", secret="y")
+
+
+@path(Code.TOOL_UNPINNED, 200)
+async def mcp_tool_that_nobody_accepted(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    return await _call(gateway, client, "unheard_of")
+
+
+@path(Code.TOOL_SCHEMA_CHANGED, 200)
+async def mcp_tool_that_is_not_what_was_accepted(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    modern = {"mcp-method": "tools/list", "mcp-protocol-version": "2026-07-28"}
+    listed = await _mcp(gateway, client, json.dumps(_rpc("tools/list", _meta=meta)).encode(), **modern)
+    assert "seen" not in {tool["name"] for tool in listed.json()["result"]["tools"]}
+    return await _call(gateway, client, "seen")
 
 
 @path(Code.POLICY_NO_MATCH, 403)
@@ -591,7 +617,10 @@ async def gateway(tmp_path: Path, billing: BillingServer) -> AsyncIterator[Runni
             "typed": {"http": {"url": billing.url, "openapi": str(tmp_path / "typed.json")}},
             "up": {"mcp": {"url": f"{upstream}/mcp"}},
         }
-        async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+        found, _ = await whole(Server(name="up", url=f"{upstream}/mcp"))
+        found["seen"]["description"] = "What was accepted is not what it says."
+        pins = {"up": list(found.values())}
+        async with running(tmp_path, tools, pins=pins, policies=str(tmp_path / "policies")) as made:
             yield made
 
 
@@ -610,7 +639,8 @@ async def test_a_refusal_leaves_record_span_and_answer(
     told = _told(answer)
     assert told["id"] == record["id"]
     assert (told["code"], told["outcome"]) == (one.code.value, record["outcome"])
-    assert told["note"] == one.code.entry.user
+    # Which argument does not fit may be said beside it: the agent has the schema.
+    assert told["note"].partition(" Wrong: ")[0] == one.code.entry.user
     assert Next(told["next"]) is one.code.entry.next
     decision = msgspec.convert(record, records.DecisionRecord)
     servers = [

@@ -112,7 +112,12 @@ async def gateway(tmp_path: Path, upstream: Canned) -> AsyncIterator[Running]:
     (tmp_path / "policies" / "support.yaml").write_text(RULES)
     async with (
         served(upstream) as url,
-        running(tmp_path, {"up": {"mcp": {"url": url}}}, policies=str(tmp_path / "policies")) as made,
+        running(
+            tmp_path,
+            {"up": {"mcp": {"url": url}}},
+            policies=str(tmp_path / "policies"),
+            pins={"up": [{"name": "export"}]},
+        ) as made,
     ):
         yield made
 

@@ -50,7 +50,9 @@ async def both(tmp_path: Path) -> AsyncIterator[Both]:
             "up": {"mcp": {"url": up_url}},
             "plain": {"http": {"url": plain_url}, "operations": operations},
         }
-        async with running(tmp_path, tools, policies=str(policies)) as gateway:
+        async with running(
+            tmp_path, tools, policies=str(policies), pins={"up": [{"name": "fine"}, {"name": "danger"}]}
+        ) as gateway:
             yield Both(gateway, up, plain)
 
 

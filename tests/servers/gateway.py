@@ -8,20 +8,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import msgspec
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from whygate.config import from_mapping
+from whygate import wiring
+from whygate.config import Config, from_mapping
+from whygate.core.pins import pin, text_of
+from whygate.core.reasons import Code
+from whygate.mcp.backend import Server as McpServer
+from whygate.mcp.looking import whole
+from whygate.policy_files import write_pins
 from whygate.stores.reader import Reader
 from whygate.testing.billing import BillingServer
-from whygate.wiring import Gateway
+from whygate.transport.upstream import UpstreamError
+from whygate.wiring import Gateway, mcp_servers
 
 ISSUER = "https://idp.test.example"
 AUDIENCE = "whygate-test"
@@ -97,6 +105,7 @@ def settings(folder: Path, tools: Mapping[str, Any], **changed: Any) -> dict[str
         "operators_listen": f"127.0.0.1:{operators}",
         "ledger": str(folder / "whygate.db"),
         "policies": str(POLICIES),
+        "pins": str(folder / "pins"),
         "identities": {
             "agents": [
                 {"id": "agent:support", "owner": "support@example.com", "roles": ["support-agent"]},
@@ -177,14 +186,68 @@ async def run_example(name: str, *, python: Path | None = None, **environment: s
     return process.returncode, output.decode()
 
 
+_SAID: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+"""What programs say of their tools: asked once in a run of the tests, because each takes seconds to start."""
+
+
+def pin_these(config: Config, server: str, given: Iterable[Mapping[str, Any]]) -> None:
+    """Accept these definitions. ``inputSchema`` may be left out: anything, then."""
+    made = [
+        pin(server, {"inputSchema": {"type": "object"}, **each}, by="tests", at="2026-01-01T00:00:00Z")
+        for each in given
+    ]
+    write_pins(Path(config.pins), server, text_of(server, made))
+
+
+async def pin_all(config: Config) -> None:
+    """Accept whatever the configured servers say of their tools; a server that says nothing gets no pins."""
+    for name, server in mcp_servers(config).items():
+        found = _SAID.get(server.command)
+        if found is None or server.url:
+            try:
+                found, _ = await whole(server)
+            except UpstreamError:
+                continue
+            _SAID[server.command] = found
+        pin_these(config, name, found.values())
+
+
 @asynccontextmanager
 async def running(
-    folder: Path, tools: Mapping[str, Any], *, tokens: Tokens | None = None, **changed: Any
+    folder: Path,
+    tools: Mapping[str, Any],
+    *,
+    tokens: Tokens | None = None,
+    pins: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    **changed: Any,
 ) -> AsyncIterator[Running]:
-    """Start a gateway in ``folder`` and stop it afterwards."""
+    """Start a gateway in ``folder``, with its tools pinned, and stop it afterwards.
+
+    ``pins``: by server, definitions that are pinned without asking anybody: for servers that are none. The gateway does not
+    look at them either.
+    """
     tokens = tokens or Tokens()
     (folder / "jwks.json").write_text(json.dumps(tokens.jwks()), encoding="utf-8")
-    gateway = Gateway(from_mapping(settings(folder, tools, **changed)))
+    config = from_mapping(settings(folder, tools, **changed))
+    if pins is None:
+        await pin_all(config)
+        async with _running(config, tokens) as made:
+            yield made
+        return
+    for server, given in pins.items():
+        pin_these(config, server, given)
+
+    async def nobody(_: McpServer) -> list[bytes]:
+        raise UpstreamError(Code.UPSTREAM_FAILED, "not looked at in this test")
+
+    with patch.object(wiring, "listed", nobody):
+        async with _running(config, tokens) as made:
+            yield made
+
+
+@asynccontextmanager
+async def _running(config: Config, tokens: Tokens) -> AsyncIterator[Running]:
+    gateway = Gateway(config)
     await gateway.start()
     try:
         yield Running(gateway, tokens)

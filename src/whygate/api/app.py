@@ -18,15 +18,16 @@ from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
-from whygate.api import policies
+from whygate.api import policies, tools
 from whygate.api.document import described
 from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, checked, refused, unrecorded
 from whygate.core import ids
 from whygate.core.calls import TraceParent
 from whygate.core.identity import Principal
 from whygate.core.instants import from_us
+from whygate.flow.catalogue import Catalogue
 from whygate.flow.ports import Gate, Identifier, LedgerUnavailable
-from whygate.flow.reloading import Reloader
+from whygate.flow.reloading import PinReloader, PolicyReloader
 from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
 from whygate.transport import access
 
@@ -55,7 +56,9 @@ class Operators:
     identifier: Identifier
     gate: Gate
     tasks: Tasks
-    reloader: Reloader
+    reloader: PolicyReloader
+    pins: PinReloader
+    catalogue: Catalogue
     metrics: Callable[[], tuple[bytes, str]]
     ready: Callable[[], str]
     """Empty when the gateway can decide and record; else what is missing."""
@@ -114,7 +117,14 @@ def create_app(around: Operators) -> Litestar:
         return Response(text, media_type=content_type)
 
     app = Litestar(
-        [open_task, *policies.handlers(guard, around.reloader), healthz, readyz, metrics],
+        [
+            open_task,
+            *policies.handlers(guard, around.reloader),
+            *tools.handlers(guard, around.pins, around.catalogue),
+            healthz,
+            readyz,
+            metrics,
+        ],
         openapi_config=described(TaskRequest),
         exception_handlers={
             HTTPException: _explain,

@@ -11,13 +11,13 @@ from whygate.core.ids import sha256_digest
 from whygate.core.policy.errors import PolicyError
 from whygate.flow.policies import Asked, Cause, Policies
 from whygate.flow.ports import LedgerUnavailable
-from whygate.flow.reloading import Reloader, Unsettled
+from whygate.flow.reloading import PolicyReloader, Unsettled
 
 MAX_ERRORS = 200
 """Errors in one answer: `whygate policy check` has them all."""
 
 
-def handlers(guard: Guard, reloader: Reloader) -> list[HTTPRouteHandler]:
+def handlers(guard: Guard, reloader: PolicyReloader) -> list[HTTPRouteHandler]:
     """The handlers, for the application."""
 
     @get(
@@ -28,7 +28,7 @@ def handlers(guard: Guard, reloader: Reloader) -> list[HTTPRouteHandler]:
     )
     async def policies() -> dict[str, Any]:
         """The set in force with its files, and what was refused last where nothing was taken since."""
-        held = reloader.policies
+        held = reloader.held
         return {"in_force": _in_force(held, reloader.loaded_s), "refused": _refused(held)}
 
     @post(
@@ -45,10 +45,10 @@ def handlers(guard: Guard, reloader: Reloader) -> list[HTTPRouteHandler]:
         except LedgerUnavailable:
             raise Refused(unrecorded()) from None
         except Unsettled as changing:
-            return _problem(409, str(changing), {})
+            return problem(409, str(changing), {})
         if done.event == "refused":
-            more = {"in_force": done.digest, "errors": _told(done.errors)}
-            return _problem(422, "the policies were refused; what was in force stays", more)
+            more = {"in_force": done.digest, "errors": told(done.errors)}
+            return problem(422, "the policies were refused; what was in force stays", more)
         return Response({"event": done.event, "in_force": done.digest})
 
     return [policies, reload]
@@ -81,16 +81,18 @@ def _refused(held: Policies) -> dict[str, Any] | None:
     refusal = held.refusal
     if refusal is None:
         return None
-    return {"digest": refusal.digest, "at": refusal.at.isoformat(), "errors": _told(refusal.errors)}
+    return {"digest": refusal.digest, "at": refusal.at.isoformat(), "errors": told(refusal.errors)}
 
 
-def _told(errors: Sequence[PolicyError]) -> list[dict[str, Any]]:
+def told(errors: Sequence[PolicyError]) -> list[dict[str, Any]]:
+    """Errors with their places, the first ``MAX_ERRORS`` of them."""
     return [
         {"file": one.file, "line": one.line, "column": one.column, "message": one.message}
         for one in errors[:MAX_ERRORS]
     ]
 
 
-def _problem(status: int, title: str, more: dict[str, Any]) -> Response[dict[str, Any]]:
+def problem(status: int, title: str, more: dict[str, Any]) -> Response[dict[str, Any]]:
+    """A problem document (RFC 9457)."""
     body = {"type": "about:blank", "title": title, "status": status, **more}
     return Response(body, status_code=status, media_type=PROBLEM)

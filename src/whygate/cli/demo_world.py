@@ -16,6 +16,9 @@ import yaml
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from whygate.cli.pinning import accept_all
+from whygate.config import load
+
 ISSUER: Final = "https://idp.demo.example"
 AUDIENCE: Final = "whygate-demo"
 READY_S: Final = 30.0
@@ -88,12 +91,16 @@ class World:
         assert billing.stdout is not None  # noqa: S101  # it was asked for in the line above
         url = billing.stdout.readline().decode().strip()
         self.config.write_text(yaml.safe_dump(self._settings(url), sort_keys=False), encoding="utf-8")
+        os.environ["DEMO_BILLING_TOKEN"] = credential
+        for each in accept_all(load(self.config), "whygate demo"):
+            if each.failed:
+                raise DemoFailed(f"the server {each.server} could not be asked for its tools: {each.failed}")
         log = self._undo.enter_context(self.log.open("ab"))
         gateway = self._spawn(
             [sys.executable, "-m", "whygate", "serve", "--config", str(self.config)],
             stdout=log,
             stderr=log,
-            env={**os.environ, "DEMO_BILLING_TOKEN": credential},
+            env=dict(os.environ),
         )
         self._wait_ready(gateway)
 
@@ -119,6 +126,7 @@ class World:
             "operators_listen": self.operators_url.removeprefix("http://"),
             "ledger": str(self.ledger),
             "policies": str(self.folder / "policies"),
+            "pins": str(self.folder / "pins"),
             "identities": {
                 "agents": [
                     {

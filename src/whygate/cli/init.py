@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from whygate.authn import api_key
 from whygate.cli.keys import new_key
-from whygate.config import ConfigError, from_mapping
+from whygate.config import ConfigError, from_mapping, load
 
 CONFIG: Final = """\
 # whygate: who may call, which tools there are, and where things are kept.
@@ -26,6 +26,7 @@ listen: 127.0.0.1:8700             # agents call here
 operators_listen: 127.0.0.1:8701   # you look here: health, metrics, tasks
 ledger: ./whygate.db               # every decision, before anything happens
 policies: ./policies               # what agents may do, and why
+pins: ./pins                       # the definitions of MCP tools that you accepted; others are refused
 
 identities:
   agents:
@@ -170,11 +171,23 @@ def init(
     except OSError as error:
         errors.print(f"[red]{escape(str(error.filename))} can't be written:[/] {escape(error.strerror or '')}")
         raise typer.Exit(1) from None
+    unpinned = _pin(made, f"whygate init, for {owner or _user()}")
     if as_json:
         paths = {"config": str(made.config), "policy": str(made.policy)}
-        print(json.dumps({**paths, "agent": made.agent, "api_key": made.api_key, "url": made.url}))
+        print(
+            json.dumps({**paths, "agent": made.agent, "api_key": made.api_key, "url": made.url, "unpinned": unpinned})
+        )
         return
-    _next_steps(made)
+    _next_steps(made, unpinned)
+
+
+def _pin(made: Starter, by: str) -> str:
+    """Accept what the servers of the starter say of their tools; why that was not possible, empty where it was."""
+    # The gateway's whole machinery is needed for it, and for nothing else here.
+    from whygate.cli.pinning import accept_all  # noqa: PLC0415  see the line above
+
+    looked = accept_all(load(made.config), by)
+    return "; ".join(f"{each.server} {each.failed}" for each in looked if each.failed)
 
 
 def _user() -> str:
@@ -184,7 +197,7 @@ def _user() -> str:
         return "nobody named yet"
 
 
-def _next_steps(made: Starter) -> None:
+def _next_steps(made: Starter, unpinned: str) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"Written: [bold]{escape(str(made.config))}[/] and [bold]{escape(str(made.policy))}[/]")
     console.print(
@@ -198,4 +211,7 @@ def _next_steps(made: Starter) -> None:
     print('     "time": {"url": "' + made.url + '", "headers": {"Authorization": "Bearer <the key>"}}\n')
     console.print(f"  3. Say what it may do, and why:  [bold]{escape(str(made.policy))}[/]")
     console.print(f"     and check that it does:  [bold]whygate policy test {escape(str(made.policy.parent))}[/]")
-    console.print("\nThe `time` server needs the package mcp-server-time:  pip install 'whygate\\[demo]'")
+    if unpinned:
+        console.print(f"\n[yellow]Its tools are not pinned yet, so calls are refused:[/] {escape(unpinned)}")
+        console.print("The `time` server needs the package mcp-server-time:  pip install 'whygate\\[demo]'")
+        console.print(f"Then:  [bold]whygate tools pin --config {escape(str(made.config))}[/]")

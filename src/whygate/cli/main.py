@@ -21,7 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "why": ("why:why", "Tell why a call was allowed or refused."),
     "task": ("task:task", "Show a task as the tree of its calls."),
     "tail": ("tail:tail", "Follow decisions as they are made."),
-    "tools": ("tools:app", "List the tools, and who could use them."),
+    "tools": ("tools:app", "List the tools, and pin their definitions."),
     "keys": ("keys:app", "Make API keys for agents."),
     "schema": ("schema:app", "Print the JSON Schemas of records and configuration."),
 }

@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,17 +19,29 @@ from whygate.core.decide import Explanation, RuleLine, decide, explain
 from whygate.core.decision import Decision, Mode, Result
 from whygate.core.facts import Facts, TaskFacts
 from whygate.core.identity import IdentityType, Principal, Proof
+from whygate.core.pins import Pin, PinSet
+from whygate.core.pins import load as load_pins
 from whygate.core.policy.cases import CaseResult, run
-from whygate.core.policy.errors import PolicyErrors
+from whygate.core.policy.errors import PolicyError, PolicyErrors
+from whygate.core.policy.fitting import Fitting
 from whygate.core.policy.match import split_target
 from whygate.core.policy.model import PolicySet
 from whygate.core.policy.parse import load
 from whygate.core.things import PROMPT, QUESTION, RESOURCE, doubt_about_uri
-from whygate.policy_files import read_folder
+from whygate.flow.catalogue import NO_PINS
+from whygate.policy_files import PinFolder, read_folder
 
 app = typer.Typer(name="policy", help="Check, test and explain policies.", no_args_is_help=True)
 
 Source = Annotated[Path, typer.Argument(help="A folder of policies, or one file.", metavar="PATH")]
+PinsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--pins",
+        help="The pinned definitions that rules and tests are held to. Default: `pins` beside PATH, where there is one.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NO, MISUSE = 1, 2
@@ -42,12 +55,21 @@ def policy() -> None:
 
 
 @app.command()
-def check(path: Source, as_json: AsJson = False) -> None:
-    """Say whether a set of policies can be loaded, and everything that is wrong with it."""
-    policies = _load(path, as_json)
+def check(path: Source, pins: PinsOption = None, as_json: AsJson = False) -> None:
+    """Say whether a set of policies can be loaded, and everything that is wrong with it, by itself and for the tools that
+    are pinned.
+    """
+    pinned = _pinned(path, pins)
+    policies = _load(path, as_json, pinned)
+    warnings = Fitting(_tools(pinned)).look_at(policies).warnings
     if as_json:
         _print_json(
-            {"ok": True, "digest": policies.digest, "policies": [_summary(policies, p.id) for p in policies.policies]}
+            {
+                "ok": True,
+                "digest": policies.digest,
+                "policies": [_summary(policies, p.id) for p in policies.policies],
+                "warnings": _places(warnings),
+            }
         )
         return
     console = _console()
@@ -59,14 +81,19 @@ def check(path: Source, as_json: AsJson = False) -> None:
         rules, tests = str(len(one.rules)), str(len(one.tests))
         table.add_row(shown(one.id), str(one.version), one.mode.value, rules, tests, shown(one.file))
     console.print(table)
+    for warning in warnings:
+        console.print(f"[yellow]warning[/] {shown(str(warning))}")
+    if pinned.by_tool:
+        console.print(f"\nHeld to {len(pinned.by_tool)} pinned tools.")
     console.print(f"\n[green]Fine.[/] {len(policies.rules)} rules, {policies.digest}")
 
 
 @app.command(name="test")
-def run_tests(path: Source, as_json: AsJson = False) -> None:
-    """Run the tests that the policies carry, each against the whole set."""
-    policies = _load(path, as_json)
-    results = run(policies)
+def run_tests(path: Source, pins: PinsOption = None, as_json: AsJson = False) -> None:
+    """Run the tests that the policies carry, each against the whole set. Arguments must be what the pinned tools take."""
+    pinned = _pinned(path, pins)
+    policies = _load(path, as_json, pinned)
+    results = run(policies, pinned)
     failed = [result for result in results if not result.passed]
     if as_json:
         _print_json(
@@ -164,20 +191,38 @@ def _misuse(message: str) -> NoReturn:
     raise typer.Exit(MISUSE)
 
 
-def _load(path: Path, as_json: bool) -> PolicySet:
+def _pinned(path: Path, pins: Path | None) -> PinSet:
+    """The pins to hold policies to; none where there are none. Ends with misuse where they can't be read."""
+    folder = pins if pins is not None else path.absolute().parent / "pins"
+    if pins is not None and not folder.exists():
+        _misuse(f"there is no {pins}")
+    try:
+        return load_pins(PinFolder(folder).read())
+    except PolicyErrors as wrong:
+        _misuse(f"the pins can't be used: {wrong}")
+
+
+def _tools(pinned: PinSet) -> list[tuple[Tool, Pin]]:
+    """Unclassified: the configuration, which alone knows classes and labels, is not asked for here."""
+    return [(Tool(server=pin.server, name=pin.name, type="mcp"), pin) for pin in pinned.by_tool.values()]
+
+
+def _places(found: Iterable[PolicyError]) -> list[dict[str, Any]]:
+    return [{"file": e.file, "line": e.line, "column": e.column, "message": e.message} for e in found]
+
+
+def _load(path: Path, as_json: bool, pinned: PinSet = NO_PINS) -> PolicySet:
     if not path.exists():
         _misuse(f"there is no {path}")
     try:
-        return load(read_folder(path))
+        loaded = load(read_folder(path))
+        errors = Fitting(_tools(pinned)).look_at(loaded).errors
+        if not errors:
+            return loaded
     except PolicyErrors as wrong:
         errors = wrong.errors
     if as_json:
-        _print_json(
-            {
-                "ok": False,
-                "errors": [{"file": e.file, "line": e.line, "column": e.column, "message": e.message} for e in errors],
-            }
-        )
+        _print_json({"ok": False, "errors": _places(errors)})
     else:
         console = _console(stderr=True)
         for error in errors:

@@ -9,7 +9,15 @@ import typer
 from whygate.cli.screen import put_json
 from whygate.config import schema as settings_schema
 from whygate.core.reasons import Outcome
-from whygate.core.records import VERSION, CompletionRecord, DecisionRecord, LifeRecord, PolicyRecord, TaskRecord
+from whygate.core.records import (
+    VERSION,
+    CompletionRecord,
+    DecisionRecord,
+    LifeRecord,
+    PolicyRecord,
+    TaskRecord,
+    ToolRecord,
+)
 
 app = typer.Typer(name="schema", help="JSON Schemas of what whygate writes and reads.", no_args_is_help=True)
 
@@ -19,6 +27,7 @@ KINDS: Final = {
     CompletionRecord: ("completion",),
     TaskRecord: ("task",),
     PolicyRecord: ("policy",),
+    ToolRecord: ("tool",),
     LifeRecord: ("start", "stop", "gap", "clock_step", "config"),
 }
 GIVEN: Final = ("seq", "time", "writer")

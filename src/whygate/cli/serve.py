@@ -113,7 +113,7 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     paths = [f"/{'mcp' if server.mcp else 'http'}/{name}" for name, server in sorted(config.tools.items())]
     if any(server.mcp for server in config.tools.values()):
         paths.insert(0, "/mcp (all of them)" if len(paths) > 1 else "/mcp")
-    policies = gateway.reloader.policies
+    policies = gateway.reloader.held
     rows = [
         ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),
         ("operators", f"http://{config.operators_listen}  /v1/tasks  /v1/policies  /readyz  /metrics  /schema"),

@@ -1,6 +1,7 @@
-"""``whygate tools``: which tools there are, and who could use them."""
+"""``whygate tools``: which tools there are, who could use them, and which definitions are accepted."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from whygate.cli.pinning import pin_tools, standings
 from whygate.cli.reading import DEFAULT_CONFIG, MISUSE, NO, AsJson, ConfigFile, decoded, fail, load_config
 from whygate.cli.screen import put, put_json, screen
 from whygate.cli.words import counted, plain
@@ -29,7 +31,8 @@ from whygate.stores.reader import Reader, Wanted
 LOOKED: Final = 5000
 """Of the newest decisions: what nobody has called in these, nobody misses."""
 
-app = typer.Typer(name="tools", help="List the tools, and who could use them.", no_args_is_help=True)
+app = typer.Typer(name="tools", help="List the tools, and pin their definitions.", no_args_is_help=True)
+app.command(name="pin")(pin_tools)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     tool_class: str = msgspec.field(name="class")
     tier: str
     labels: tuple[str, ...]
+    standing: str
+    """``pinned``, ``unpinned``, or ``changed`` (differs from its pin by what the gateway recorded last); ``operator`` for
+    plain HTTP operations, which are the operator's own words; empty for a pattern."""
     classified: bool
     calls: int
     """Among the newest decisions of the ledger."""
@@ -54,7 +60,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @app.callback()
 def tools() -> None:
-    """List the tools, and who could use them."""
+    """List the tools, and pin their definitions."""
 
 
 @app.command(name="list")
@@ -71,12 +77,14 @@ def list_tools(
 ) -> None:
     """List the tools that the configuration classifies, and others that were called."""
     settings: Config = load_config(config)
-    seen = _seen(ledger if ledger is not None else Path(settings.ledger))
+    path = ledger if ledger is not None else Path(settings.ledger)
+    seen = _seen(path)
+    standing = standings(settings, path)
     principal = _principal(settings, agent) if agent else None
     policies = _policies(settings) if principal is not None else None
     rows = [
-        _row(tool, pattern, seen, _about(tool, pattern, principal, policies))
-        for tool, pattern in _tools(settings, seen)
+        _row(tool, pattern, seen, _about(tool, pattern, principal, policies, standing), standing)
+        for tool, pattern in _tools(settings, seen, standing)
     ]
     if as_json:
         put_json({"agent": agent, "tools": rows})
@@ -99,7 +107,9 @@ def _seen(path: Path) -> Counter[tuple[str, str, str]]:
     return found
 
 
-def _tools(settings: Config, seen: Counter[tuple[str, str, str]]) -> list[tuple[Tool, bool]]:
+def _tools(
+    settings: Config, seen: Counter[tuple[str, str, str]], standing: Mapping[tuple[str, str], str]
+) -> list[tuple[Tool, bool]]:
     """All tools, by server and name; each with whether it is a pattern."""
     named: dict[tuple[str, str], tuple[Tool, bool]] = {}
     for server, one in settings.tools.items():
@@ -112,7 +122,7 @@ def _tools(settings: Config, seen: Counter[tuple[str, str, str]]) -> list[tuple[
         for declared in _declared(one):
             if (server, declared) not in named:
                 named[server, declared] = _tool(server, declared, "http", one.classify(declared)), False
-    for server, name, protocol in seen:
+    for server, name, protocol in (*seen, *((server, name, "mcp") for server, name in standing)):
         if (server, name) not in named:
             known = settings.tools.get(server)
             classified = known.classify(name) if known is not None else None
@@ -161,7 +171,11 @@ def _policies(settings: Config) -> PolicySet:
 
 
 def _about(
-    tool: Tool, pattern: bool, principal: Principal | None, policies: PolicySet | None
+    tool: Tool,
+    pattern: bool,
+    principal: Principal | None,
+    policies: PolicySet | None,
+    standing: Mapping[tuple[str, str], str],
 ) -> tuple[bool | None, tuple[str, ...]]:
     if principal is None or policies is None or pattern:
         return None, ()
@@ -170,12 +184,18 @@ def _about(
         f"{rule.policy}/{rule.id} would {rule.effect}{' if its condition holds' if rule.condition is not None else ''}"
         for rule in rules
     )
-    return policies.visible(principal, tool), told
+    usable = tool.type != "mcp" or standing.get((tool.server, tool.name)) == "pinned"
+    return usable and policies.visible(principal, tool), told
 
 
 def _row(
-    tool: Tool, pattern: bool, seen: Counter[tuple[str, str, str]], about: tuple[bool | None, tuple[str, ...]]
+    tool: Tool,
+    pattern: bool,
+    seen: Counter[tuple[str, str, str]],
+    about: tuple[bool | None, tuple[str, ...]],
+    standing: Mapping[tuple[str, str], str],
 ) -> Row:
+    how = standing.get((tool.server, tool.name), "unpinned") if tool.type == "mcp" else "operator"
     return Row(
         tool=tool.id,
         pattern=pattern,
@@ -184,6 +204,7 @@ def _row(
         tool_class=tool.tool_class.value if tool.tool_class is not None else "",
         tier=tool.tier.value,
         labels=tool.labels,
+        standing="" if pattern else how,
         classified=tool.tool_class is not None,
         calls=seen[tool.server, tool.name, tool.type],
         visible=about[0],
@@ -200,6 +221,7 @@ def _print(console: Console, rows: list[Row], agent: str) -> None:
         line = Text.assemble(
             (plain(row.tool, 60).ljust(width), "bold"), f"  {row.tool_class or 'unclassified':<12}  {row.tier:<8}"
         )
+        line.append(f"  {row.standing:<8}", _HOW.get(row.standing, ""))
         if agent:
             line.append(f"  {_WORDS[row.visible]}", _STYLES[row.visible])
         facts = [*(["a pattern"] if row.pattern else []), *([counted(row.calls, "call")] if row.calls else [])]
@@ -220,5 +242,6 @@ def _print(console: Console, rows: list[Row], agent: str) -> None:
         )
 
 
+_HOW: Final = {"unpinned": "yellow", "changed": "red", "pinned": "green"}
 _WORDS: Final = {True: "possible", False: "refused ", None: "it depends"}
 _STYLES: Final = {True: "green", False: "red", None: ""}

@@ -12,7 +12,8 @@ checked even where single values are wrong, so that all problems come at once.
 
 import fnmatch
 import json
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -206,6 +207,12 @@ class Config(Section):
     )
     ledger: FilePath = Field(description="The SQLite file of the ledger; made where there is none.")
     policies: FilePath = Field(description="The folder of the policy files.")
+    pins: FilePath = Field(
+        default=cast("Path", "pins"),  # read as if it stood in the file: beside it, that is
+        validate_default=True,
+        description="The folder of the accepted definitions of MCP tools, one file for each server: see"
+        " `whygate tools pin`.",
+    )
     identities: Identities = Field(default=Identities(), description="Who may call.")
     tools: dict[ServerName, Server] = Field(default={}, description="The servers behind the gateway, by name.")
     telemetry: Telemetry = Field(default=Telemetry(), description="Where traces go.")

@@ -1,7 +1,7 @@
 """What is asked: one call of one tool, as the edge read it from the bytes that it will forward."""
 
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -29,6 +29,24 @@ class Tier(StrEnum):
     CRITICAL = "critical"
 
 
+class Standing(StrEnum):
+    """What an operator has said to a tool's definition."""
+
+    ACCEPTED = "accepted"
+    """It is pinned and as pinned, or (plain HTTP) the operator's own words."""
+    UNPINNED = "unpinned"
+    """Nobody has accepted it, or there is no such tool."""
+    CHANGED = "changed"
+    """The server says something else by now."""
+
+
+class Judge(Protocol):
+    """What arguments a tool takes."""
+
+    def wrong(self, value: Any) -> tuple[str, str] | None:
+        """Place and keyword of one thing that is wrong, without any value; ``None`` where nothing is."""
+
+
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """One tool of one server, as the operator classified it. Unclassified means: high tier, untrusted results."""
 
@@ -42,6 +60,10 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ("untrusted",)
     definition: str = ""
     """Digest of the pinned definition; empty while nothing is pinned."""
+    standing: Standing = Standing.ACCEPTED
+    """The catalogue sets it for every tool that it gives."""
+    accepts: Judge | None = None
+    """From the pinned definition; ``None`` where nothing is pinned, or where the edge has judged already."""
     known: bool = True
     """Whether the operator or the upstream ever mentioned it; a name that only a caller used stays out of span names."""
 

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 import msgspec
 
-from whygate.core.calls import Fault, Tool, ToolCall
+from whygate.core.calls import Fault, Standing, Tool, ToolCall
 from whygate.core.decision import Claim, Decision, Evaluation, Mode, Result
 from whygate.core.facts import Facts
 from whygate.core.identity import Status
-from whygate.core.policy import cel, sight
+from whygate.core.policy import arguments, cel, sight
 from whygate.core.policy.model import UNMET, Applicable, CompiledRule, PolicySet
 from whygate.core.reasons import Code
+from whygate.core.schemas import UNDECLARED
 
 # The most fundamental first: who, by whose authority, what was sent, for which work, which tool, which arguments.
 # A domain that is not listed comes after these.
@@ -83,12 +84,12 @@ def _gates(call: ToolCall) -> Decision | None:
     if not call.public:
         if call.tool is None:
             found.append(Fault(code=Code.TOOL_UNKNOWN))
-        try:
-            sight.check_args(call.args)
-        except sight.Unseen as unseen:
-            found.append(Fault(code=unseen.code, note=unseen.note))
-    if not found:
-        return None
+        if type(call.args) is not dict:
+            found.append(Fault(code=Code.REQUEST_MALFORMED, note="the arguments are no object"))
+    return _refused(found) if found else None
+
+
+def _refused(found: list[Fault]) -> Decision:
     found.sort(key=_gate)
     code = found[0].code
     told = dict.fromkeys(f"{fault.code.value} ({fault.note})" if fault.note else fault.code.value for fault in found)
@@ -96,6 +97,23 @@ def _gates(call: ToolCall) -> Decision | None:
         # A fault can only refuse: one that names a permission is our own mistake.
         return _made(Code.INTERNAL_ERROR, "a fault came with a code that refuses nothing: " + "; ".join(told), None)
     return _made(code, f"{code.entry.meaning} Found: {'; '.join(told)}.", None)
+
+
+_STANDING: Final = {Standing.UNPINNED: Code.TOOL_UNPINNED, Standing.CHANGED: Code.TOOL_SCHEMA_CHANGED}
+
+
+def _pinned(call: ToolCall, tool: Tool) -> Decision | None:
+    """The gates that a tool's definition makes: it is accepted, and the arguments are what it takes."""
+    if tool.standing is not Standing.ACCEPTED:
+        return _refused([Fault(code=_STANDING[tool.standing])])
+    wrong = None if tool.accepts is None else tool.accepts.wrong(call.args)
+    if wrong is None:
+        return None
+    place, keyword = wrong
+    note = f"{place or 'the arguments'}: {'not declared' if keyword in UNDECLARED else keyword}"
+    made = _refused([Fault(code=Code.ARGS_SCHEMA_INVALID, note=note)])
+    # Only names of the definition, which this caller can see, and no value.
+    return msgspec.structs.replace(made, user=f"{made.user} Wrong: {note}.")
 
 
 def _gate(fault: Fault) -> int:
@@ -109,9 +127,18 @@ def _gate(fault: Fault) -> int:
 
 def _by_rules(call: ToolCall, tool: Tool, facts: Facts, policy: PolicySet, trace: Trace) -> Decision:
     applicable = policy.look_up(call.principal, tool)
+    # Of a tool that this caller can't see, nothing shows but what rules say of its name: neither whether it is pinned, nor
+    # what it takes. No rule can permit it either.
+    if applicable.visible:
+        refused = _pinned(call, tool)
+        if refused is not None:
+            return refused
     activation: Any = None
     if applicable.reads:
-        activation = cel.activation(sight.values(call, facts, tool, applicable.reads))
+        given = _given(call, facts, tool, applicable)
+        if isinstance(given, Decision):
+            return given
+        activation = cel.activation(given)
     failed: list[CompiledRule] = []
     denied: list[CompiledRule] = []
     permitted: list[CompiledRule] = []
@@ -139,6 +166,17 @@ def _by_rules(call: ToolCall, tool: Tool, facts: Facts, policy: PolicySet, trace
     if wanting:
         return _challenge(wanting, policy, evaluations)
     return _made(Code.POLICY_NO_MATCH, Code.POLICY_NO_MATCH.entry.meaning, policy, evaluations=evaluations)
+
+
+def _given(call: ToolCall, facts: Facts, tool: Tool, applicable: Applicable) -> dict[str, Any] | Decision:
+    """What the rules see, or the refusal of arguments that are too large for them."""
+    given = sight.values(call, facts, tool, applicable.reads)
+    if "args" in given:
+        try:
+            given["args"] = arguments.view(call.args, applicable.args)
+        except arguments.Unseen as unseen:
+            return _refused([Fault(code=unseen.code, note=unseen.note)])
+    return given
 
 
 def _answers(applicable: Applicable, activation: Any, trace: Trace) -> list[bool | str]:

@@ -265,6 +265,39 @@ class PolicyRecord(Record, kw_only=True):
     writer: str = ""
 
 
+class ToolRecord(Record, kw_only=True):
+    """What became of the pinned definitions, or of a tool that differs from its pin."""
+
+    KIND: ClassVar[str] = "tool"
+
+    cause: str = ""
+    """For pins: ``start``, ``folder`` (it changed), ``signal`` or ``command``. For a tool: ``list`` (one that an agent
+    asked for) or ``look`` (the gateway's own)."""
+    definition: str = ""
+    """Digest of the definition as the server gives it now."""
+    digest: str = ""
+    """Of the set of pins in force; empty for one that was refused."""
+    errors: tuple[str, ...] = ()
+    """``file:line:column: what is wrong``, for pins that were refused."""
+    event: str
+    """Of pins: ``in_force`` or ``refused``. Of a tool: ``new`` (not pinned), ``changed`` (differs from its pin),
+    ``restored`` (as pinned again), ``gone`` (no longer listed), ``unsettled`` (changes too often to tell of each)."""
+    files: tuple[PolicyFile, ...] = ()
+    """The first of the files of pins, where there are hundreds."""
+    id: str
+    kind: str
+    pinned: str = ""
+    """Digest of the definition as it is pinned."""
+    seq: int = 0
+    subject: Subject | None = None
+    """Who commanded it, where somebody did."""
+    time: datetime.datetime = EPOCH
+    tool: str = ""
+    """``server/name``; the server alone where it stands for several tools."""
+    v: int
+    writer: str = ""
+
+
 class LifeRecord(Record, kw_only=True):
     """Start and stop of a gateway, a gap in recording, a step of the clock, a change of configuration."""
 
@@ -280,7 +313,7 @@ class LifeRecord(Record, kw_only=True):
     writer: str = ""
 
 
-AnyRecord = DecisionRecord | CompletionRecord | TaskRecord | PolicyRecord | LifeRecord
+AnyRecord = DecisionRecord | CompletionRecord | TaskRecord | PolicyRecord | ToolRecord | LifeRecord
 
 KINDS: Final = (
     "decision",
@@ -311,6 +344,7 @@ _BY_KIND: Final[dict[str, type[Record]]] = {
     "completion": CompletionRecord,
     "task": TaskRecord,
     "policy": PolicyRecord,
+    "tool": ToolRecord,
     "start": LifeRecord,
     "stop": LifeRecord,
     "gap": LifeRecord,

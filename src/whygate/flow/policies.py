@@ -10,7 +10,7 @@ Rules of this file:
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -67,12 +67,29 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Time of its record."""
 
 
+Check = Callable[[PolicySet], None]
+"""Raises ``PolicyErrors`` for a set that can't be right for the tools that there are."""
+
+
+def counted(policy: PolicySet | None) -> str:
+    """``2 policies, 9 rules, sha256:0123456789ab``."""
+    if policy is None:
+        return "none"
+    many = len(policy.policies)
+    rules = sum(len(one.rules) for one in policy.policies)
+    return f"{many} polic{'y' if many == 1 else 'ies'}, {rules} rule{'' if rules == 1 else 's'}, {policy.digest[:19]}"
+
+
 class Policies:
     """Holds the set in force; the gatekeeper reads ``current`` for each decision. Belongs to the event loop."""
 
-    def __init__(self, ledger: Ledger, new_ids: Ids) -> None:
+    word = "policies"
+
+    def __init__(self, ledger: Ledger, new_ids: Ids, check: Check | None = None) -> None:
+        """``check`` is asked about every set before it comes into force, in threads: see ``load``."""
         self._ledger = ledger
         self._ids = new_ids
+        self._check = check
         self._recorded: dict[str, Refusal] = {}
         self.current: PolicySet | None = None
         """``None`` until the first set is in force: every decision is then ``policy.invalid``."""
@@ -87,12 +104,21 @@ class Policies:
         Raises ``PolicyErrors`` (recorded; the last good set stays) and ``LedgerUnavailable``.
         """
         try:
-            loaded = load(texts)
+            loaded = self.load(texts)
         except PolicyErrors as refused:
             await self.refuse(refused, texts, asked)
             raise
         await self.put(loaded, asked)
         return loaded
+
+    def load(self, texts: Mapping[str, str]) -> PolicySet:
+        """The set, where nothing is wrong with it as a set, nor beside the tools that there are. Raises ``PolicyErrors``."""
+        loaded = load(texts)
+        if self._check is not None:
+            self._check(loaded)
+        return loaded
+
+    digest_of = staticmethod(digest_of)
 
     async def put(self, loaded: PolicySet, asked: Asked) -> None:
         """Make a set that was loaded the one in force, durably. Raises ``LedgerUnavailable``.
@@ -131,6 +157,10 @@ class Policies:
         """What was wrong with the set of this digest, where it was refused since the last one came into force."""
         return self._recorded.get(digest)
 
+    def forget_refusals(self) -> None:
+        """What a set was refused for may hold no longer: it is looked at again."""
+        self._recorded.clear()
+
     def take_up(self, texts: Mapping[str, str]) -> bool:
         """Go on with the set that the ledger says is in force, from its kept ``texts``; whether they are that set.
 
@@ -141,6 +171,8 @@ class Policies:
         self.current = load(texts)
         return True
 
+    counted = staticmethod(counted)
+
     def _record(
         self, event: str, digest: str, texts: Mapping[str, str], asked: Asked, errors: tuple[PolicyError, ...] = ()
     ) -> PolicyRecord:
@@ -149,7 +181,7 @@ class Policies:
             digest=digest,
             errors=tuple(str(error)[:MAX_ERROR] for error in errors),
             event=event,
-            files=_named(texts),
+            files=named(texts),
             id=self._ids.new(),
             kind="policy",
             subject=subject_of(asked.by) if asked.by is not None else None,
@@ -157,7 +189,8 @@ class Policies:
         )
 
 
-def _named(texts: Mapping[str, str]) -> tuple[PolicyFile, ...]:
+def named(texts: Mapping[str, str]) -> tuple[PolicyFile, ...]:
+    """Files and their digests, as a record names them."""
     files, left = [], MAX_NAMED_BYTES
     for name, text in sorted(texts.items()):
         left -= len(name.encode()) + 100
@@ -165,12 +198,3 @@ def _named(texts: Mapping[str, str]) -> tuple[PolicyFile, ...]:
             break
         files.append(PolicyFile(digest=sha256_digest(text.encode()), name=name))
     return tuple(files)
-
-
-def counted(policy: PolicySet | None) -> str:
-    """``2 policies, 9 rules, sha256:0123456789ab``."""
-    if policy is None:
-        return "none"
-    many = len(policy.policies)
-    rules = sum(len(one.rules) for one in policy.policies)
-    return f"{many} polic{'y' if many == 1 else 'ies'}, {rules} rule{'' if rules == 1 else 's'}, {policy.digest[:19]}"

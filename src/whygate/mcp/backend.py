@@ -3,7 +3,7 @@
 Both look alike to the edge: a request goes in, an HTTP-shaped answer comes out.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +55,14 @@ class Catalogue(Protocol):
     def find(self, server: str, name: str) -> Tool | None:
         """The tool of this name; ``None`` where there can be none."""
 
-    def learn(self, server: str, names: Iterable[str]) -> None:
-        """Remember names that the upstream itself mentioned."""
+    def listed(self, server: str, given: Sequence[bytes], cause: str = "list") -> list[bool]:
+        """Take note of the definitions of a list; for each, whether it is as pinned."""
+
+    def as_pinned(self, server: str, given: Sequence[bytes]) -> list[bool]:
+        """The same for an earlier list: no note is taken."""
+
+    def heard(self, server: str) -> None:
+        """The server says that its list is another now."""
 
 
 class Outgoing(msgspec.Struct, kw_only=True):

@@ -23,7 +23,7 @@ from whygate.mcp import lists, merging, splices
 from whygate.mcp.backend import Catalogue, Refused
 from whygate.mcp.envelope import Parts
 from whygate.mcp.relay import Open
-from whygate.mcp.results import sight
+from whygate.mcp.results import judge, sight
 from whygate.mcp.talks import Talk, Talks
 from whygate.transport.asgi import JSON, Header
 from whygate.transport.refusals import answer_headers
@@ -110,13 +110,14 @@ class Gathering:
             return refused.code
         except TimeoutError:
             return Code.UPSTREAM_TIMEOUT
-        return merging.Listed(server=name, tools=[msgspec.Raw(tool) for tool in found.tools], ttl_ms=found.ttl_ms)
+        tools = [msgspec.Raw(tool) for tool in found.tools]
+        return merging.Listed(server=name, tools=tools, ttl_ms=found.ttl_ms, kept=found.kept)
 
     def _filtered(self, principal: Principal, part: merging.Listed) -> tuple[merging.Listed | Code, int]:
         """The part with the tools that the caller may see, and how many were left out."""
         result: Parts = {"tools": msgspec.Raw(_encode(part.tools))}
-        self._catalogue.learn(part.server, lists.names(result))
-        shown = lists.filtered(result, sight(self._gate, principal, part.server), modern=False)
+        visible = sight(self._gate, principal, part.server)
+        shown = lists.filtered(result, visible, judge(self._catalogue, part.server, late=part.kept), modern=False)
         if shown is None:
             return Code.UPSTREAM_FAILED, 0
-        return msgspec.structs.replace(part, tools=shown[0]["tools"]), shown[1]
+        return msgspec.structs.replace(part, tools=shown[0]["tools"], ttl_ms=min(part.ttl_ms, lists.TTL_MS)), shown[1]

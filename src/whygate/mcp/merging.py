@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from whygate import __version__
-from whygate.core.calls import Tool
+from whygate.core.calls import Standing, Tool
 from whygate.mcp import splices
 from whygate.mcp.conversation import PROTOCOL
 from whygate.mcp.envelope import CAPABILITIES_KEY, Envelope, Parts
@@ -45,6 +45,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     tools: Sequence[msgspec.Raw]
     ttl_ms: int
+    kept: bool = False
+    """The server said so some time ago."""
 
 
 def split(name: str) -> tuple[str, str]:
@@ -57,7 +59,11 @@ def nobodys(name: str) -> Tool | None:
     """A tool of no server, to be decided on like one that a server does not have, so that nobody can tell the two apart;
     ``None`` where the name has no tool's shape. No rule but one for everything can permit it.
     """
-    return Tool(server="", name=name, type="mcp", known=False) if _TOOL.fullmatch(name) else None
+    return (
+        Tool(server="", name=name, type="mcp", known=False, standing=Standing.UNPINNED)
+        if _TOOL.fullmatch(name)
+        else None
+    )
 
 
 def merged(lists: Sequence[Listed], *, modern: bool, whole: bool) -> dict[str, Any]:

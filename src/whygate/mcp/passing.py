@@ -169,6 +169,7 @@ class Passing:
         message = splices.opened(data)
         if message is not None and not message.method and (message.result or message.error):
             return await self._response(data, message, within)
+        self._results.news(within.call.server, data)
         return data if await within.message_may_pass(data) else None
 
     async def _response(self, data: bytes, message: splices.Message, within: Within) -> bytes | None:

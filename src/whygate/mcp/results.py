@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-1. Lists are filtered, and what they name is learnt. A list that can't be read is not shown.
+1. Lists are filtered, definitions of tools compared with their pins, and what else they name is learnt. A list that can't be read is not shown.
 2. A handle in an answer is bound to whoever gets it: a task's id is remembered, a request's state sealed.
 3. A question in an answer is decided before the answer is passed on: whoever calls has to find out (``Undecided``).
 4. What a task gave in the end is a tool's result: the decision in its ``_meta`` is ours as well.
@@ -26,6 +26,7 @@ from whygate.mcp.targets import Targets
 
 PLAIN: Final = frozenset(("content", "isError", "structuredContent", "_meta", "resultType", "contents", "messages"))
 """Members of a result with nothing in it to look at, provided that it is complete."""
+LIST_CHANGED: Final = b"notifications/tools/list_changed"
 COMPLETE: Final = b'"complete"'
 URL_REQUIRED: Final = "-32042"
 """2025-11-25: the call needs its user to visit a page first."""
@@ -64,11 +65,14 @@ class Results:
 
     def listed(self, call: ToolCall, member: str, result: Parts, *, modern: bool) -> tuple[dict[str, Any], int] | None:
         """A list as the caller may see it, and how many entries it may not; ``None`` where it can't be read."""
-        if member == "tools":
-            self._catalogue.learn(call.server, lists.names(result))
-        elif member in _KINDS:
+        if member in _KINDS:
             self._targets.learn(call.server, _KINDS[member], things.names(result, member))
         return self._filtered(result, member, call.server, call.principal, modern=modern)
+
+    def news(self, server: str, data: bytes) -> None:
+        """A notification came: where it is about the list of tools, what it says now is looked at soon."""
+        if LIST_CHANGED in data:
+            self._catalogue.heard(server)
 
     def replayed(self, data: bytes, server: str, principal: Principal) -> bytes | None:
         """For a stream that was taken up again: a response with a list, filtered like the first time; ``None`` where
@@ -82,7 +86,7 @@ class Results:
         if result is None or not members:
             return None
         for member in members:
-            shown = self._filtered(result, member, server, principal, modern=False)
+            shown = self._filtered(result, member, server, principal, modern=False, late=True)
             # What can't be filtered was never shown as a list, and is not now.
             result = {**result, member: _NONE} if shown is None else shown[0]
         whole: dict[str, Any] = splices.members(data) or {}
@@ -90,10 +94,11 @@ class Results:
         return _encode(whole)
 
     def _filtered(
-        self, result: Parts, member: str, server: str, principal: Principal, *, modern: bool
+        self, result: Parts, member: str, server: str, principal: Principal, *, modern: bool, late: bool = False
     ) -> tuple[dict[str, Any], int] | None:
         if member == "tools":
-            return lists.filtered(result, sight(self._gate, principal, server), modern=modern)
+            judged = judge(self._catalogue, server, late=late)
+            return lists.filtered(result, sight(self._gate, principal, server), judged, modern=modern)
         return things.filtered(result, member, self._sight(server, principal, member), modern=modern)
 
     def _sight(self, server: str, principal: Principal, member: str) -> Callable[[str], bool]:
@@ -147,6 +152,13 @@ def asked_in(message: splices.Message) -> Sequence[Question]:
 def sight(gate: Gate, principal: Principal, server: str) -> Callable[[str], bool]:
     """Whether this principal may see a tool of this server, by the tool's name."""
     return lambda name: gate.visible(principal, f"{server}/{name}")
+
+
+def judge(catalogue: Catalogue, server: str, *, late: bool = False) -> lists.Judge:
+    """Whether what this server lists is as pinned; it takes note of what is not. ``late``: what the server said some time
+    ago, from which nothing follows about what it says by now.
+    """
+    return lambda given: catalogue.as_pinned(server, given) if late else catalogue.listed(server, given)
 
 
 def failed_within(made: dict[str, Any]) -> bool:

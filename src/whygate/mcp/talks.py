@@ -197,7 +197,10 @@ class Talks:
             return known
         found = await self.conversation(talk, name).list_tools(traceparent)
         if found.public and found.ttl_ms:
-            self._lists[name] = (time.monotonic() + min(found.ttl_ms / 1000, CACHE_S), found)
+            self._lists[name] = (
+                time.monotonic() + min(found.ttl_ms / 1000, CACHE_S),
+                msgspec.structs.replace(found, kept=True),
+            )
         return found
 
     def end(self, talk: Talk) -> None:

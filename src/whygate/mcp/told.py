@@ -18,6 +18,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """For how long the server says that it holds; 0 where it says nothing."""
     public: bool = False
     """The server says that it is the same for everybody."""
+    kept: bool = False
+    """The server said so some time ago, and was not asked again."""
 
 
 class Hello(msgspec.Struct):

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Container, Iterable, Mapping
+import json
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from whygate.core.calls import Fault, Tool, ToolCall
@@ -104,13 +105,24 @@ class FakeIdentifier:
 
 
 class FakeCatalogue:
-    """Knows every name but ``nosuch``, and remembers what it learnt."""
+    """Knows every name but ``nosuch``, takes every definition for pinned but those in ``changed``, and remembers names."""
 
     def __init__(self) -> None:
         self.learnt: list[str] = []
+        self.changed: set[str] = set()
+        self.stirred: list[str] = []
 
     def find(self, server: str, name: str) -> Tool | None:
         return None if name == "nosuch" else Tool(server=server, name=name, type="mcp")
 
-    def learn(self, server: str, names: Iterable[str]) -> None:
-        self.learnt += [f"{server}/{name}" for name in names]
+    def heard(self, server: str) -> None:
+        self.stirred.append(server)
+
+    def listed(self, server: str, given: Sequence[bytes], cause: str = "list") -> list[bool]:  # noqa: ARG002  the port's
+        names = [json.loads(each).get("name") for each in given]
+        self.learnt += [f"{server}/{name}" for name in names if isinstance(name, str)]
+        return self.as_pinned(server, given)
+
+    def as_pinned(self, server: str, given: Sequence[bytes]) -> list[bool]:  # noqa: ARG002  the port's
+        names = [json.loads(each).get("name") for each in given]
+        return [isinstance(name, str) and name not in self.changed for name in names]

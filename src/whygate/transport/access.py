@@ -47,6 +47,13 @@ OPERATORS: Final = (
     Row("/v1/tasks", ("POST",), Who.OPERATORS, "open a task"),
     Row("/v1/policies", ("GET",), Who.OPERATORS, "the policies in force, and what was refused last"),
     Row("/v1/policies/reload", ("POST",), Who.OPERATORS, "look at the policy folder now"),
+    Row(
+        "/v1/tools",
+        ("GET",),
+        Who.OPERATORS,
+        "the tools, and how each stands to its pin",
+    ),
+    Row("/v1/tools/reload", ("POST",), Who.OPERATORS, "look at the folder of pins now"),
     Row("/healthz", ("GET",), Who.ANYBODY, "whether the process answers"),
     Row("/readyz", ("GET",), Who.ANYBODY, "whether calls can be decided and recorded"),
     Row("/metrics", ("GET",), Who.ANYBODY, "Prometheus metrics"),

@@ -6,6 +6,7 @@ import msgspec
 
 from whygate.core.decide import decide
 from whygate.core.decision import Decision, Mode
+from whygate.core.pins import PinSet
 from whygate.core.policy.model import Policy, PolicySet, TestCase
 
 
@@ -22,16 +23,27 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems
 
 
-def run(policies: PolicySet) -> tuple[CaseResult, ...]:
+def run(policies: PolicySet, pins: PinSet | None = None) -> tuple[CaseResult, ...]:
     """All tests of the set, each against the whole set: another policy's deny counts in life, so it counts here.
 
-    The tests of a shadow policy see it enforced, which is what they are there to prepare.
+    The tests of a shadow policy see it enforced, which is what they are there to prepare. A tool that is pinned takes the
+    arguments that its definition says; one that is not counts as pinned, since a test is about policy.
     """
     results = []
     for policy in policies.policies:
         against = policies if policy.mode is Mode.ENFORCE else _enforcing(policies, policy.id)
-        results += [_run(case, against) for case in policy.tests]
+        results += [_run(_held(case, pins), against) for case in policy.tests]
     return tuple(results)
+
+
+def _held(case: TestCase, pins: PinSet | None) -> TestCase:
+    """The case with what its tool takes, where that is known."""
+    tool = case.call.tool
+    pin = None if pins is None or tool is None else pins.by_tool.get((tool.server, tool.name))
+    if pin is None or tool is None:
+        return case
+    held = msgspec.structs.replace(tool, definition=pin.digest, accepts=pin.accepts)
+    return replace(case, call=msgspec.structs.replace(case.call, tool=held))
 
 
 def _enforcing(policies: PolicySet, policy_id: str) -> PolicySet:

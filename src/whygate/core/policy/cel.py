@@ -18,7 +18,7 @@ import msgspec
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_bindings, ext_optional, ext_strings
 
-from whygate.core.policy import tree
+from whygate.core.policy import arguments, tree
 from whygate.core.policy.document import Place
 
 _T: Final = cel.Type
@@ -153,9 +153,9 @@ BASE: Final = Env()
 class Condition:
     """A condition ready to be asked."""
 
-    __slots__ = ("_compiled", "_words", "reads", "source", "text")
+    __slots__ = ("_compiled", "_words", "arguments", "lets", "reads", "source", "text")
 
-    def __init__(self, checked: Checked, source: str) -> None:
+    def __init__(self, checked: Checked, source: str, lets: Mapping[str, str] = {}) -> None:
         self._compiled = checked.compiled
         self.text = checked.source
         """What was compiled: ``source`` within the ``let`` names that it may use."""
@@ -163,6 +163,10 @@ class Condition:
         self.source = source
         self.reads = checked.idents & VARIABLES.keys()
         """Which variables it needs; no others have to be given."""
+        self.arguments = arguments.read_by(checked.tree)
+        """Which arguments it needs."""
+        self.lets = dict(lets)
+        """The names that it rests on, with their expressions, in order."""
 
     def holds(self, activation: Any) -> bool | str:
         """``True``, ``False``, or what failed (never with a value of the call)."""
@@ -226,7 +230,7 @@ def condition(source: str, lets: Mapping[str, str]) -> Condition | tuple[Wrong, 
     for name, expression in reversed(list(lets.items())):
         text = f"cel.bind({name}, ({expression}\n), {text}\n)"  # the line ends close a comment in either
     checked = BASE.check(text)
-    return Condition(checked, source) if isinstance(checked, Checked) else checked
+    return Condition(checked, source, lets) if isinstance(checked, Checked) else checked
 
 
 def activation(values: Mapping[str, Any]) -> Any:

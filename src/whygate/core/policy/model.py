@@ -15,6 +15,7 @@ from whygate.core.decision import Claim, Evaluation, Mode, Requirement, Result, 
 from whygate.core.facts import Facts
 from whygate.core.identity import Principal
 from whygate.core.policy import match
+from whygate.core.policy.arguments import Wanted, all_of
 from whygate.core.policy.cel import Condition, Joint, joint
 from whygate.core.policy.match import ToolSelector
 from whygate.core.reasons import Code, Outcome
@@ -131,6 +132,11 @@ class Applicable:
 
     rules: tuple[CompiledRule, ...]
     reads: frozenset[str]
+    args: Wanted
+    """What of the arguments."""
+    visible: bool
+    """Whether the tool belongs in this principal's list: some rule could permit it, and none always forbids it. Where it
+    does not, whatever is answered must be the same for a tool that does not exist."""
     joint: Joint | None
     """Their conditions, to be asked at once."""
 
@@ -163,9 +169,7 @@ class PolicySet:
 
         Says nothing about a particular call, nor about suspension and the other gates.
         """
-        enforced = [rule for rule in self.applicable(principal, tool) if rule.enforced]
-        forbidden = any(not rule.permits and rule.condition is None and not rule.overridable for rule in enforced)
-        return not forbidden and any(rule.permits for rule in enforced)
+        return self.look_up(principal, tool).visible
 
     def look_up(self, principal: Principal, tool: Tool) -> Applicable:
         """As ``applicable``, with what the rules read. Costs by what applies, not by what exists."""
@@ -190,11 +194,22 @@ class PolicySet:
         if made is None:
             if len(self._made) >= CACHE_ENTRIES:
                 self._made.clear()
-            rules = tuple(self.rules[number] for number in found)
-            conditions = [rule.condition for rule in rules]
-            reads = frozenset[str]().union(*(each.reads for each in conditions if each is not None))
-            made = self._made[found] = Applicable(rules, reads, joint(conditions))
+            made = self._made[found] = _applicable(tuple(self.rules[number] for number in found))
         return made
+
+
+def _applicable(rules: tuple[CompiledRule, ...]) -> Applicable:
+    conditions = [rule.condition for rule in rules]
+    asked = [condition for condition in conditions if condition is not None]
+    enforced = [rule for rule in rules if rule.enforced]
+    forbidden = any(not rule.permits and rule.condition is None and not rule.overridable for rule in enforced)
+    return Applicable(
+        rules,
+        frozenset[str]().union(*(each.reads for each in asked)),
+        all_of(each.arguments for each in asked),
+        not forbidden and any(rule.permits for rule in enforced),
+        joint(conditions),
+    )
 
 
 _Index = dict[str, dict[str, list[tuple[int, ToolSelector]]]]

@@ -17,7 +17,7 @@ from whygate.core.policy import cel, match, shape
 from whygate.core.policy.cel import BASE, Checked, Condition, Env, Wrong
 from whygate.core.policy.document import Document, Loc, read
 from whygate.core.policy.errors import PolicyError, PolicyErrors
-from whygate.core.policy.lint import is_constant_list, lint
+from whygate.core.policy.lint import growth, is_constant_list, lint
 from whygate.core.policy.match import ToolSelector
 from whygate.core.policy.model import UNMET, CompiledRule, Policy, PolicySet, TestCase
 from whygate.core.reasons import Code
@@ -98,6 +98,7 @@ class _Builder:
         self._uses: dict[str, frozenset[str]] = {}
         """Which names each name rests on, itself included."""
         self._constants: frozenset[str] = frozenset()
+        self._growths: dict[str, int] = {}
         self._broken: set[str] = set()
         self._env = BASE
 
@@ -159,13 +160,14 @@ class _Builder:
                 self._broken.add(name)
                 continue
             checked = self._env.check(source)
-            found = checked if isinstance(checked, tuple) else lint(checked, self._constants)
+            found = checked if isinstance(checked, tuple) else lint(checked, self._constants, self._growths)
             if isinstance(checked, tuple) or found:
                 self._inside(loc, self._news(found))
                 self._broken.add(name)
                 continue
             self._lets[name] = source
             self._uses[name] = self._used(checked) | {name}
+            self._growths[name] = growth(checked, self._growths)
             if is_constant_list(checked):
                 self._constants |= {name}
             types[name] = checked.type
@@ -191,7 +193,7 @@ class _Builder:
         if isinstance(checked, tuple):
             self._inside(loc, self._news(checked))
             return None
-        found = lint(checked, self._constants)
+        found = lint(checked, self._constants, self._growths)
         if not checked.may_be_bool:
             found = (
                 Wrong(0, f"a condition answers true or false, this one with a {checked.type.name().lower()}"),

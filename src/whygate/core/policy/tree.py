@@ -28,6 +28,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Operands: a call's target comes first; a loop's range and start value come first, its body after them."""
     member: bool = False
     """A call with a target."""
+    tests: bool = False
+    """A select that only asks whether the field is there (``has()``)."""
 
     @property
     def binds(self) -> bool:
@@ -70,7 +72,8 @@ def _expr(data: bytes, offsets: dict[int | bytes, int | bytes]) -> Node:
     if kind == _IDENT:
         return Node(kind="ident", offset=offset, name=_name(parts, 1))
     if kind == _SELECT:
-        return Node(kind="select", offset=offset, name=_name(parts, 2), children=_below(parts, (1,), offsets))
+        below = _below(parts, (1,), offsets)
+        return Node(kind="select", offset=offset, name=_name(parts, 2), children=below, tests=(3, 1) in parts)
     if kind == _CALL:
         target = _below(parts, (1,), offsets)
         children = target + _below(parts, (3,), offsets)
