@@ -24,6 +24,8 @@ class BillingServer(ThreadingHTTPServer):
     """Listens on loopback; ``port`` 0 picks a free one."""
 
     daemon_threads = True
+    request_queue_size = 128
+    """The library's five overflow when many calls come at once, and then the kernel lets some of them wait for half a minute."""
 
     def __init__(self, token: str, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
