@@ -301,6 +301,37 @@ async def test_an_idle_session_ends_by_itself(gate: FakeGate) -> None:
     assert answer.status_code == 404
 
 
+async def test_who_is_called_off_while_it_ends_processes_leaves_none_behind(gate: FakeGate) -> None:
+    """The gateway's own look at a server is called off at a stop, maybe while its process is on the way out."""
+    async with gateway(_server(), gate) as up, up.raw() as client:
+        session = await _begin(client)
+        backend = up.edge._backends["up"]
+        child = backend._sessions[session["mcp-session-id"]].wire._process._child
+        closing = asyncio.create_task(backend.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert child.returncode is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists a process's open files there")
+async def test_pipes_that_a_grandchild_keeps_open_are_let_go(up: Gateway) -> None:
+    """A program that leaves another behind costs the gateway no descriptors."""
+    async with up.raw() as client:
+        _told(await _legacy(client, await _begin(client)))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            session = await _begin(client)
+            _told(await _legacy(client, session, leave=True))
+            await client.delete("/up", headers=session)
+        backend = up.edge._backends["up"]
+        while backend._stops:
+            await asyncio.wait(backend._stops)
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 async def test_the_modern_era_has_no_sessions(up: Gateway) -> None:
     """GET and DELETE answer 405, notifications are accepted, posted responses are not."""
     headers = {"mcp-protocol-version": "2026-07-28"}

@@ -5,6 +5,7 @@ Run as a script. Every request is also noted on stderr. Answers of tools tell it
 
 import json
 import os
+import subprocess
 import sys
 
 
@@ -27,6 +28,8 @@ def _call(message):
         reply = json.loads(sys.stdin.readline())
         _say({"id": message["id"], "result": {"content": [{"type": "text", "text": json.dumps(reply)}]}})
         return
+    if args.get("leave"):  # somebody behind who keeps the pipes open
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     if args.get("die"):
         os._exit(3)
     if args.get("noise"):

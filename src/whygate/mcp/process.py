@@ -100,10 +100,11 @@ class Process:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(child.wait(), STOP_S)
                 break
-        # A grandchild may keep the pipes open; nobody listens any more.
+        # A grandchild may keep the pipes open; nobody listens any more, and they are not kept for it.
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        child._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way to its pipes
 
     async def _read(self, child: asyncio.subprocess.Process, stdout: asyncio.StreamReader | None) -> None:
         try:

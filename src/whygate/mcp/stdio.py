@@ -133,8 +133,14 @@ class StdioBackend:
         self._closed = True
         for seat in (*self._sessions.values(), *self._shared.values()):
             self._leave(seat)
+        cancelled: asyncio.CancelledError | None = None
         while self._stops:
-            await asyncio.gather(*self._stops, return_exceptions=True)
+            try:
+                await asyncio.wait(self._stops)
+            except asyncio.CancelledError as error:  # no process is left behind; they end within a bounded time
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     async def dismiss(self, principal: Principal) -> None:
         seat = self._shared.get(whose(principal))
