@@ -104,7 +104,8 @@ class Process:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        child._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # there is no other way to its pipes
+        # There is no other way to its pipes.
+        child._transport.close()  # type: ignore[attr-defined]  # types leave it out  # noqa: SLF001  # see above
 
     async def _read(self, child: asyncio.subprocess.Process, stdout: asyncio.StreamReader | None) -> None:
         try:
