@@ -16,6 +16,8 @@ CASES: list[tuple[dict[str, Any], Any, tuple[str, str] | None]] = [
     ({"properties": {"a": TEXT}}, {"b": 1}, ("", "additionalProperties")),
     ({"properties": {"a": TEXT}, "additionalProperties": True}, {"b": 1}, None),
     ({"properties": {"a": TEXT}, "additionalProperties": {"type": "integer"}}, {"b": "x"}, ("*", "type")),
+    ({"properties": {"a": TEXT}, "required": ["a"]}, {}, ("a", "required")),
+    ({"properties": {"a": {"required": ["b"]}}}, {"a": {"c": 1}}, ("a.b", "required")),
     ({}, {"anything": 1}, None),
     ({"properties": {}}, {"anything": 1}, None),
     ({"properties": {"a": {"properties": {"b": TEXT}}}}, {"a": {"c": 1}}, ("a", "additionalProperties")),

@@ -447,6 +447,21 @@ async def test_a_requests_state_works_for_its_caller_and_call_only(up: Gateway, 
     assert len(upstream.seen) == 2
 
 
+@pytest.mark.parametrize("member", [{"requestState": ["t-1"]}, {"inputResponses": "yes"}])
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "notifications/tasks/status"])
+async def test_a_state_or_answers_of_another_type_are_no_such_thing(up: Gateway, method: str, member: Any) -> None:
+    """Also where a notification brings them, which has no use for either."""
+    message = _request(method, modern=True, name="drop", **member)
+    named = None
+    if method.startswith("notifications/"):
+        del message["id"]
+    else:
+        named = "drop"
+    async with up.raw() as client:
+        refused = await client.post("/up", json=message, headers=routing(method, named))
+    assert (refused.status_code, _told(refused)["code"]) == (400, "request.malformed")
+
+
 def test_memory_of_tasks_is_bounded_for_each_and_in_all() -> None:
     """Who makes many loses its own oldest first; in all, the oldest go."""
     from whygate.core.identity import IdentityType, Principal, Proof

@@ -231,7 +231,7 @@ async def test_arguments_are_judged_before_any_rule(place: Place) -> None:
     """What the pinned schema does not allow is refused with the place and never the value, and no rule is asked."""
     for args, note in (
         ({"to": 7}, "to: type"),
-        ({"copies": 1}, "the arguments: required"),
+        ({"copies": 1}, "to: required"),
         ({"to": "a@elsewhere.test", "copies": 1.0}, "copies: type"),
         ({"to": "a@elsewhere.test", "bcc": "boss@elsewhere.test"}, "the arguments: not declared"),
     ):

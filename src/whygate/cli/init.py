@@ -200,6 +200,9 @@ def _user() -> str:
 def _next_steps(made: Starter, unpinned: str) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"Written: [bold]{escape(str(made.config))}[/] and [bold]{escape(str(made.policy))}[/]")
+    if not unpinned:
+        pin = made.config.parent / "pins" / "time.json"
+        console.print(f"Pinned: [bold]{escape(str(pin))}[/], the tools of `time` as it describes them now")
     console.print(
         f"\nThe API key of [bold]{escape(made.agent)}[/]. It is shown this once; the file keeps only its hash:\n"
     )

@@ -20,6 +20,7 @@ from jsonschema_rs import (
     FancyRegexOptions,
     RegexOptions,
     ValidationError,
+    ValidationErrorKind,
 )
 
 EXACT: Final = "x-whygate-exact"
@@ -94,6 +95,8 @@ class Validator:
                 place += f"[{step}]"
             else:
                 place += ("." if place else "") + (step if step in self._names else "*")
+        if isinstance(first.kind, ValidationErrorKind.Required):  # what is missing is a name of the schema
+            place += ("." if place else "") + first.kind.property
         keyword = str(first.schema_path[-1]) if first.schema_path else "false"
         return place, "type" if keyword == EXACT else keyword
 

@@ -95,6 +95,10 @@ _REFS: Final = {"ref/prompt": "name", "ref/resource": "uri"}
 
 def fits(method: str, params: Mapping[str, Any]) -> str:
     """What is wrong with the parameters that decisions rest on; empty where nothing is."""
+    if "inputResponses" in params and not isinstance(params["inputResponses"], dict):
+        return "inputResponses is not an object"
+    if "requestState" in params and not isinstance(params["requestState"], str):
+        return "requestState is not a text"
     row = REQUESTS.get(method)
     if row is None:
         return ""
@@ -102,10 +106,6 @@ def fits(method: str, params: Mapping[str, Any]) -> str:
         return f"{method} names no {row.needs}"
     if row.arguments and not isinstance(params.get("arguments", _NOTHING), dict):
         return "arguments is not an object"
-    if "inputResponses" in params and not isinstance(params["inputResponses"], dict):
-        return "inputResponses is not an object"
-    if "requestState" in params and not isinstance(params["requestState"], str):
-        return "requestState is not a text"
     if row.how is How.COMPLETION:
         return _completion(params)
     return _listen(params) if row.how is How.LISTEN else ""
