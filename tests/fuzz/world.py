@@ -31,6 +31,7 @@ from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.http.edge import HttpEdge
 from whygate.mcp import asked, watch, wire
+from whygate.mcp.conversation import Conversation
 from whygate.mcp.merged import MergedEdge
 from whygate.testing.ledger import MemoryLedger
 from whygate.transport.agents import METADATA, AgentsApp
@@ -108,6 +109,12 @@ class _Gate:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+def _cancelling() -> list["asyncio.Task[object]"]:
+    """What tells servers that nobody waits for a request any more."""
+    name = Conversation._cancel.__qualname__
+    return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == name]
 
 
 class World:
@@ -225,6 +232,8 @@ class World:
             broken = True
         # What is told to a server in the client's place is part of this input, and of no other.
         await asyncio.gather(*self._edge._questions._answering)
+        while tasks := _cancelling():
+            await asyncio.wait(tasks)
         return Ran(
             given, client.status, client.headers, bytes(client.body), client.ended or broken, self.sent, self.gate.calls,
             self.gate.glanced, list(self.ledger.disk.leaves), self.log.lines,
