@@ -294,6 +294,7 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, turn: Turn) -> None:
         self.turn = self._task = None
+        turn.let_go()
         self._since = self._server.loop.time()
         if turn.answered and not (turn.ends or self._server.stopping or turn is self._reading):
             if self._ahead:

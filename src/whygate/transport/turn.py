@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from whygate.transport.asgi import Header, Message, Scope
+from whygate.transport.asgi import ARRIVED, LEFT, Header, Message, Scope
 
 _LINES: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 _BODILESS: Final = frozenset((204, 304))
@@ -93,6 +93,13 @@ class Turn:
         self._taken = True
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def let_go(self) -> None:
+        """The application is done. Without this each request would be a circle (turn, scope, method) that only the collector
+        takes away, and all calls wait while it does.
+        """
+        self.scope.pop(ARRIVED, None)
+        self.scope.pop(LEFT, None)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
