@@ -9,9 +9,9 @@ from litestar.handlers import HTTPRouteHandler
 from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, unrecorded
 from whygate.core.ids import sha256_digest
 from whygate.core.policy.errors import PolicyError
-from whygate.flow.policies import Asked, Cause, Policies
+from whygate.flow.policies import Asked, Cause, Policies, Refusal
 from whygate.flow.ports import LedgerUnavailable
-from whygate.flow.reloading import PolicyReloader, Unsettled
+from whygate.flow.reloading import PolicyReloader, Reloader, Unsettled
 
 MAX_ERRORS = 200
 """Errors in one answer: `whygate policy check` has them all."""
@@ -29,7 +29,7 @@ def handlers(guard: Guard, reloader: PolicyReloader) -> list[HTTPRouteHandler]:
     async def policies() -> dict[str, Any]:
         """The set in force with its files, and what was refused last where nothing was taken since."""
         held = reloader.held
-        return {"in_force": _in_force(held, reloader.loaded_s), "refused": _refused(held)}
+        return {"in_force": _in_force(held, reloader.loaded_s), "refused": refused(held.refusal)}
 
     @post(
         "/v1/policies/reload",
@@ -40,16 +40,7 @@ def handlers(guard: Guard, reloader: PolicyReloader) -> list[HTTPRouteHandler]:
     )
     async def reload(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         """Bring what the folder holds into force: all of it, or, where anything is wrong with it, nothing (422)."""
-        try:
-            done = await reloader.reload(Asked(cause=Cause.COMMAND, by=request.state[CALLER]))
-        except LedgerUnavailable:
-            raise Refused(unrecorded()) from None
-        except Unsettled as changing:
-            return problem(409, str(changing), {})
-        if done.event == "refused":
-            more = {"in_force": done.digest, "errors": told(done.errors)}
-            return problem(422, "the policies were refused; what was in force stays", more)
-        return Response({"event": done.event, "in_force": done.digest})
+        return await reloaded(reloader, request)
 
     return [policies, reload]
 
@@ -77,22 +68,35 @@ def _in_force(held: Policies, loaded_s: float) -> dict[str, Any] | None:
     }
 
 
-def _refused(held: Policies) -> dict[str, Any] | None:
-    refusal = held.refusal
+def refused(refusal: Refusal | None) -> dict[str, Any] | None:
+    """What was refused last, as it is told: errors with their places, the first ``MAX_ERRORS`` of them."""
     if refusal is None:
         return None
-    return {"digest": refusal.digest, "at": refusal.at.isoformat(), "errors": told(refusal.errors)}
+    return {"digest": refusal.digest, "at": refusal.at.isoformat(), "errors": _told(refusal.errors)}
 
 
-def told(errors: Sequence[PolicyError]) -> list[dict[str, Any]]:
-    """Errors with their places, the first ``MAX_ERRORS`` of them."""
+async def reloaded(reloader: Reloader[Any], request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """What became of the command to look again: of policies, or of pins."""
+    try:
+        done = await reloader.reload(Asked(cause=Cause.COMMAND, by=request.state[CALLER]))
+    except LedgerUnavailable:
+        raise Refused(unrecorded()) from None
+    except Unsettled as changing:
+        return _problem(409, str(changing), {})
+    if done.event == "refused":
+        more = {"in_force": done.digest, "errors": _told(done.errors)}
+        return _problem(422, f"the {reloader.held.word} were refused; what was in force stays", more)
+    return Response({"event": done.event, "in_force": done.digest})
+
+
+def _told(errors: Sequence[PolicyError]) -> list[dict[str, Any]]:
     return [
         {"file": one.file, "line": one.line, "column": one.column, "message": one.message}
         for one in errors[:MAX_ERRORS]
     ]
 
 
-def problem(status: int, title: str, more: dict[str, Any]) -> Response[dict[str, Any]]:
+def _problem(status: int, title: str, more: dict[str, Any]) -> Response[dict[str, Any]]:
     """A problem document (RFC 9457)."""
     body = {"type": "about:blank", "title": title, "status": status, **more}
     return Response(body, status_code=status, media_type=PROBLEM)

@@ -5,12 +5,10 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
-from whygate.api.guard import CALLER, Guard, Refused, unrecorded
-from whygate.api.policies import problem, told
+from whygate.api.guard import Guard
+from whygate.api.policies import refused, reloaded
 from whygate.flow.catalogue import Catalogue
-from whygate.flow.policies import Asked, Cause
-from whygate.flow.ports import LedgerUnavailable
-from whygate.flow.reloading import PinReloader, Unsettled
+from whygate.flow.reloading import PinReloader
 
 
 def handlers(guard: Guard, pins: PinReloader, catalogue: Catalogue) -> list[HTTPRouteHandler]:
@@ -25,12 +23,9 @@ def handlers(guard: Guard, pins: PinReloader, catalogue: Catalogue) -> list[HTTP
     async def tools() -> dict[str, Any]:
         """Every tool that the operator, a pin or its server mentions, and pins that were refused last."""
         held = pins.held
-        refusal = held.refusal
         return {
             "in_force": None if held.current is None else {"digest": held.current.digest},
-            "refused": None
-            if refusal is None
-            else {"digest": refusal.digest, "at": refusal.at.isoformat(), "errors": told(refusal.errors)},
+            "refused": refused(held.refusal),
             "tools": [
                 {
                     "id": tool.id,
@@ -54,15 +49,6 @@ def handlers(guard: Guard, pins: PinReloader, catalogue: Catalogue) -> list[HTTP
     )
     async def reload_pins(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         """Bring what the folder holds into force: all of it, or, where anything is wrong with it, nothing (422)."""
-        try:
-            done = await pins.reload(Asked(cause=Cause.COMMAND, by=request.state[CALLER]))
-        except LedgerUnavailable:
-            raise Refused(unrecorded()) from None
-        except Unsettled as changing:
-            return problem(409, str(changing), {})
-        if done.event == "refused":
-            more = {"in_force": done.digest, "errors": told(done.errors)}
-            return problem(422, "the pins were refused; what was in force stays", more)
-        return Response({"event": done.event, "in_force": done.digest})
+        return await reloaded(pins, request)
 
     return [tools, reload_pins]
