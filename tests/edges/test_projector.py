@@ -1,7 +1,9 @@
 """The projector against a real HTTP server that decodes what it gets with the official messages."""
 
 import contextlib
+import gc
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +159,22 @@ def test_killed_anywhere_it_sends_the_same_spans(
     assert deaths > 0
     assert sink.seen() == reference.seen()
     assert all(len(forms) == 1 for forms in sink.seen().values())
+
+
+def test_what_was_sent_is_let_go(sink: Sink) -> None:
+    """A body is as large as some thousand calls: it does not wait for the collector of garbage."""
+    sent = Encoder("whygate").encode([]) + b"\x0a\x00" * 1000
+    to = collector(sink.url)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(sent)
+        assert to.send(sent).fate is Fate.TAKEN
+        assert sys.getrefcount(sent) == before
+    finally:
+        gc.enable()
+    assert sink.bodies[-1] == sent
+    assert sink.headers[-1]["content-length"] == str(len(sent))
 
 
 def test_a_lost_cursor_replays_the_same(sink: Sink, ledger: Path) -> None:

@@ -155,7 +155,9 @@ class Collector:
         """Post one request. Never raises for what the network or the collector does."""
         data = gzip.compress(body, compresslevel=1, mtime=0) if self._compress else body
         try:
-            answer = self._client.post(self._url, content=data)
+            # As an iterator, which lets go of the body once it is sent: request and response hold each other until the
+            # collector of garbage comes by, and with them every body since.
+            answer = self._client.post(self._url, content=iter((data,)), headers={"content-length": str(len(data))})
         except httpx.TransportError as error:
             return Sent(fate=Fate.LATER, note=f"{self._url}: {type(error).__name__}: {error}".rstrip(": "))
         if answer.is_success:
