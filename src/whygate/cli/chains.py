@@ -1,6 +1,7 @@
 """A task as a chain of calls: from its records to a tree. Pure; ``printing`` puts it on a screen."""
 
 import datetime
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -92,7 +93,8 @@ def build(asked: str, kind: str, records: Iterable[AnyRecord]) -> Chain:
     ]
     info = opened.task if opened is not None else None
     times = [record.time for record in decisions]
-    counts = {each.value: sum(record.outcome == each for record in decisions) for each in Outcome}
+    counted = Counter(record.outcome for record in decisions)
+    counts = {each.value: counted[each.value] for each in Outcome}
     return Chain(
         id=asked,
         kind=kind,
@@ -145,7 +147,6 @@ def _call(
     parent: str,
     depth: int,
 ) -> Call:
-    told = stories.tell(record, completion)
     by = record.determined_by
     return Call(
         id=record.id,
@@ -157,14 +158,14 @@ def _call(
         subject=record.subject.id,
         on_behalf_of=tuple(actor.id for actor in record.subject.on_behalf_of),
         method=record.action.name,
-        tool=stories.name_of_tool(told.what),
+        tool=stories.name_of_tool(stories.what_of(record)),
         tool_class=record.action.class_,
         tier=record.resource.tier,
         outcome=record.outcome,
         code=record.reason.code,
         note=record.reason.admin,
         rule=f"{by.policy}/{by.rule}" if by is not None else "",
-        end=told.end,
+        end=stories.end_of(record, completion),
     )
 
 

@@ -218,7 +218,7 @@ def tell(
             on_behalf_of=subject.on_behalf_of,
             address=record.client.address,
         ),
-        what=_what(record),
+        what=what_of(record),
         where=Where(
             task=context.task,
             workflow=context.workflow,
@@ -236,7 +236,7 @@ def tell(
         requires=record.requires,
         told=_told(record),
         remedy=entry.remedy if entry is not None else "",
-        end=_end(record, completion),
+        end=end_of(record, completion),
         policy_digest=record.policy.digest,
         duration_us=record.duration_us,
         mode=record.mode,
@@ -252,9 +252,7 @@ def subject_of_call(what: What) -> str:
 
 
 def name_of_tool(what: What) -> str:
-    """As policies and records name it; what only the caller said stands in quotation marks, so that no name can pass for
-    anything else.
-    """
+    """As policies and records name it; what only the caller said stands in quotation marks, to pass for nothing else."""
     if what.tool:
         return what.tool
     if what.asked:
@@ -268,7 +266,8 @@ def _told(record: DecisionRecord) -> Told:
     return Told(note=record.reason.user, next=record.next, next_words=said)
 
 
-def _what(record: DecisionRecord) -> What:
+def what_of(record: DecisionRecord) -> What:
+    """What was called, and how."""
     return What(
         method=record.action.name,
         protocol=record.action.protocol,
@@ -309,7 +308,8 @@ def _asked(each: Evaluation, record: DecisionRecord) -> Asked:
     )
 
 
-def _end(record: DecisionRecord, completion: CompletionRecord | None) -> End:
+def end_of(record: DecisionRecord, completion: CompletionRecord | None) -> End:
+    """What became of the call."""
     if completion is None:
         return _without_completion(record)
     entry = words.entry_of(completion.code) if completion.code else None
