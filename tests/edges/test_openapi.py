@@ -96,7 +96,7 @@ def test_the_example_of_the_page_is_typed_as_it_says(example: dict[str, Operatio
     assert refused(refund, body={"amount_cents": 1.0}, number="1") == "body amount_cents: type"
     assert refused(refund, body={"amount_cents": "5000"}, number="1") == "body amount_cents: type"
     assert refused(refund, body={"amount_cents": 1, "to": "me"}, number="1") == "body: not declared"
-    assert refused(refund, body={}, number="1") == "body: required"
+    assert refused(refund, body={}, number="1") == "body amount_cents: required"
     assert refused(refund, number="1") == "body: required"
     assert refused(refund, body={"amount_cents": 1}, number="x") == "path number: type"
 
