@@ -7,12 +7,13 @@ import pytest
 from rich.console import Console
 from tests.edges import cli_world as world
 
-from whygate.cli import chains, printing, printing_chains, rule_text, stories, words
+from whygate.cli import chains, events, printing, printing_chains, rule_text, stories, words
 from whygate.core import ids
 from whygate.core.decision import Result
 from whygate.core.reasons import Code, Outcome
 from whygate.core.records import (
     KINDS,
+    Action,
     AnyRecord,
     Claimed,
     Context,
@@ -25,6 +26,7 @@ from whygate.core.records import (
     Reason,
     Resource,
     Subject,
+    ToolRecord,
 )
 
 NOW = datetime.datetime(2026, 11, 23, 21, 0, tzinfo=datetime.UTC)
@@ -285,6 +287,14 @@ def test_a_call_without_an_end(record: DecisionRecord, state: str) -> None:
             PolicyRecord(digest="", errors=("a.yaml:1:1: no",), event="refused", id="1", kind="policy", v=1),
             "POLICY refused",
         ),
+        (
+            ToolRecord(cause="command", digest="sha256:1", event="in_force", id="1", kind="tool", v=1),
+            "PINS in force (0 files)",
+        ),
+        (
+            ToolRecord(cause="look", event="changed", id="1", kind="tool", tool="git/git_log", v=1),
+            "TOOL git/git_log differs from its pin: calls are refused",
+        ),
         (world.completion(world.decision()), "COMPLETION of"),
         *(
             (LifeRecord(data={"version": "1"}, id="1", kind=kind, v=1), kind.upper().replace("_", " "))
@@ -295,11 +305,20 @@ def test_a_call_without_an_end(record: DecisionRecord, state: str) -> None:
 def test_every_kind_of_record_is_told(record: AnyRecord, said: str) -> None:
     """An id of any record gets an answer, not a stack trace."""
     assert record.kind in KINDS
-    told = stories.event(record)
+    told = events.event(record)
     assert said in told.headline
     console = Console(width=60, record=True, file=open_nothing())
     printing.event(console, told, NOW)
     assert said[:20] in console.export_text()
+
+
+def test_a_call_of_all_servers_is_told_with_its_address() -> None:
+    """There is no server to name, and nothing is no answer to "of what?"."""
+    about = {"action": Action(name="tools/list", protocol="mcp"), "resource": Resource()}
+    told = stories.tell(world.decision(Code.POLICY_PUBLIC_TOOL, **about))
+    assert stories.subject_of_call(told.what) == "tools/list /mcp"
+    refused = stories.tell(world.decision(Code.REQUEST_SERVER_UNKNOWN, **about))
+    assert stories.subject_of_call(refused.what) == "tools/list"
 
 
 # --- hostile text ---

@@ -7,9 +7,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
+from whygate.cli.events import Event
 from whygate.cli.repeated import Repeated
 from whygate.cli.screen import put, put_command
-from whygate.cli.stories import Asked, End, Event, Rule, Story, What, name_of_tool, subject_of_call
+from whygate.cli.stories import Asked, End, Rule, Story, What, name_of_tool, subject_of_call
 from whygate.cli.words import (
     IDENTITIES,
     MARKS,
@@ -73,7 +74,7 @@ def event(console: Console, told: Event, now: datetime.datetime) -> None:
     put(console, Text(plain(told.headline), style="bold"))
     console.print()
     _row(console, "When", [Text(_time(told.time, now))])
-    width = max((len(name) for name in told.details), default=0) + 2
+    width = max([LABEL, *(len(name) + 2 for name in told.details)])
     for name, value in told.details.items():
         put(console, Text(plain(value)), " " * width, Text(plain(name).ljust(width), style="dim"))
     _row(console, "Look", [Text(f"record {told.seq}, id {told.id}")])

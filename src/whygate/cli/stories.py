@@ -18,22 +18,17 @@ from whygate.cli.repeated import Repeated, repeated
 from whygate.core.decision import Evaluation
 from whygate.core.identity import Actor
 from whygate.core.reasons import Code, Next
-from whygate.core.records import (
-    AnyRecord,
-    CompletionRecord,
-    DecisionRecord,
-    LifeRecord,
-    ListedServer,
-    PolicyRecord,
-    TaskRecord,
-)
+from whygate.core.records import CompletionRecord, DecisionRecord, ListedServer
+
+MERGED: Final = "/mcp"
+"""Stands for the server where a call was made at the address of all of them, and is none of one tool."""
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True):
+class Part(msgspec.Struct, frozen=True, kw_only=True):
     """All fields are always there in JSON, so that a program need not ask which."""
 
 
-class Who(_Part, frozen=True, kw_only=True):
+class Who(Part, frozen=True, kw_only=True):
     id: str
     type: str
     proof: str
@@ -45,7 +40,7 @@ class Who(_Part, frozen=True, kw_only=True):
     address: str
 
 
-class What(_Part, frozen=True, kw_only=True):
+class What(Part, frozen=True, kw_only=True):
     method: str
     protocol: str
     revision: str
@@ -56,6 +51,7 @@ class What(_Part, frozen=True, kw_only=True):
     asked: str
     """The name that the caller used, where no such tool is in the catalogue. Untrusted."""
     server: str
+    """Of a call that concerns all of them ``/mcp``; empty where the call got to none."""
     tool_class: str = msgspec.field(name="class")
     tier: str
     arguments: str
@@ -63,7 +59,7 @@ class What(_Part, frozen=True, kw_only=True):
     request: str
 
 
-class Where(_Part, frozen=True, kw_only=True):
+class Where(Part, frozen=True, kw_only=True):
     task: str
     workflow: str
     incident: str
@@ -77,7 +73,7 @@ class Where(_Part, frozen=True, kw_only=True):
     """The trace that the call came with, where it is not the task's: linked, never joined."""
 
 
-class Rule(_Part, frozen=True, kw_only=True):
+class Rule(Part, frozen=True, kw_only=True):
     """The rule that decided."""
 
     policy: str
@@ -89,7 +85,7 @@ class Rule(_Part, frozen=True, kw_only=True):
     """``None``: the ledger does not hold the text of that policy set."""
 
 
-class Asked(_Part, frozen=True, kw_only=True):
+class Asked(Part, frozen=True, kw_only=True):
     """One rule's answer."""
 
     policy: str
@@ -103,7 +99,7 @@ class Asked(_Part, frozen=True, kw_only=True):
     decided: bool
 
 
-class Told(_Part, frozen=True, kw_only=True):
+class Told(Part, frozen=True, kw_only=True):
     """What the agent was told."""
 
     note: str
@@ -112,7 +108,7 @@ class Told(_Part, frozen=True, kw_only=True):
     """What the agent may or has to do now; empty where nothing was asked of it."""
 
 
-class End(_Part, frozen=True, kw_only=True):
+class End(Part, frozen=True, kw_only=True):
     """What became of the call."""
 
     state: str
@@ -131,7 +127,7 @@ class End(_Part, frozen=True, kw_only=True):
     record: str = ""
 
 
-class Story(_Part, frozen=True, kw_only=True):
+class Story(Part, frozen=True, kw_only=True):
     """One decision, told."""
 
     id: str
@@ -169,17 +165,6 @@ class Story(_Part, frozen=True, kw_only=True):
     def headline(self) -> str:
         """The answer, in one line."""
         return f"{self.outcome.upper()} {subject_of_call(self.what)} — {self.code}"
-
-
-class Event(_Part, frozen=True, kw_only=True):
-    """A record that is no decision: what happened, and its details."""
-
-    id: str
-    seq: int
-    time: datetime.datetime
-    kind: str
-    headline: str
-    details: dict[str, str]
 
 
 UNKNOWN_CODE: Final = "A code that this version does not know; the outcome says what it came to."
@@ -275,7 +260,8 @@ def what_of(record: DecisionRecord) -> What:
         tool=record.resource.id,
         kind=record.resource.type,
         asked=record.resource.asked,
-        server=record.resource.server,
+        server=record.resource.server
+        or (MERGED if record.action.protocol == "mcp" and record.effect == "allow" else ""),
         tool_class=record.action.class_,
         tier=record.resource.tier,
         arguments=record.arguments.digest,
@@ -336,7 +322,7 @@ def end_of(record: DecisionRecord, completion: CompletionRecord | None) -> End:
     if completion.error == "not_forwarded":
         return End(state="withdrawn", words="Allowed, and not sent: the caller was gone before it could be.", **facts)
     said = entry.meaning if entry is not None else completion.code
-    return End(state="answered", words=f"{_answered(completion)} {said}".strip(), **facts)
+    return End(state="answered", words=f"{answered(completion)} {said}".strip(), **facts)
 
 
 def _without_completion(record: DecisionRecord) -> End:
@@ -356,7 +342,8 @@ def _measured(completion: CompletionRecord) -> str:
     return f"{'; '.join(parts)}."
 
 
-def _answered(completion: CompletionRecord) -> str:
+def answered(completion: CompletionRecord) -> str:
+    """What the tool answered, in a sentence."""
     status = f"HTTP status {completion.status}, " if completion.status else ""
     error = f" ({completion.error})" if completion.error else ""
     how = f"Answered with an error{error}" if completion.is_error else "Answered"
@@ -364,37 +351,3 @@ def _answered(completion: CompletionRecord) -> str:
     if completion.hidden:
         text += f" {words.counted(completion.hidden, 'entry', 'entries')} that the caller may not see were left out."
     return f"{text} {words.servers(completion.servers)}".strip()
-
-
-def event(record: AnyRecord) -> Event:
-    """A record that is no decision, told in one line and its details."""
-    headline, details = record.kind, dict[str, str]()
-    if isinstance(record, TaskRecord):
-        task = record.task
-        headline = f"TASK {record.event} {task.id} by {record.subject.id}"
-        details = {
-            "usable by": ", ".join(task.agents),
-            "workflow": task.workflow,
-            "incident": task.incident,
-            "until": words.moment(task.expires_at) if task.expires_at is not None else "",
-            "trace": task.trace_id,
-            "opened": "by the gateway itself: the call named no task" if task.derived else "",
-        }
-    elif isinstance(record, PolicyRecord):
-        files = f"{words.counted(len(record.files), 'file')}"
-        headline = f"POLICY {record.event.replace('_', ' ')} ({files})"
-        details = {
-            "digest": record.digest,
-            "cause": record.cause,
-            "by": record.subject.id if record.subject is not None else "",
-            "files": ", ".join(file.name for file in record.files),
-            "errors": "; ".join(record.errors),
-        }
-    elif isinstance(record, CompletionRecord):
-        headline = f"COMPLETION of {record.decision}"
-        details = {"answer": _answered(record), "code": record.code}
-    elif isinstance(record, LifeRecord):
-        headline = record.kind.upper().replace("_", " ")
-        details = {name: str(value) for name, value in sorted(record.data.items())}
-    details = {name: value for name, value in details.items() if value}
-    return Event(id=record.id, seq=record.seq, time=record.time, kind=record.kind, headline=headline, details=details)

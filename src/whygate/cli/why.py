@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from whygate.cli import chains, printing, stories
+from whygate.cli import chains, events, printing, stories
 from whygate.cli.chains import Chain
 from whygate.cli.reading import (
     DEFAULT_CONFIG,
@@ -43,7 +43,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     story: stories.Story | None = None
     """Of the decision asked about; of a chain, of its first refusal, or of its only decision."""
     chain: Chain | None = None
-    event: stories.Event | None = None
+    event: events.Event | None = None
 
 
 def why(
@@ -85,7 +85,7 @@ def _answer(reader: Reader, asked: str, found: Found) -> Answer:
                 f"{plain(asked)} is a record of a kind that this version does not know.",
                 "Read it with a later version.",
             )
-        return Answer(asked=asked, found="event", event=stories.event(record))
+        return Answer(asked=asked, found="event", event=events.event(record))
     chain = chains.build(found.id, found.kind, records(found))
     # Of several that were all allowed, none is the one to tell about.
     about = chain.refused or (chain.calls if len(chain.calls) == 1 else ())
