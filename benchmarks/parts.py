@@ -42,6 +42,7 @@ from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry import otlp, spans
+from whygate.testing.authority import authority
 
 ROUNDS = 7
 ROUND_S = 0.15
@@ -70,6 +71,9 @@ class NoLedger:
         """Forgets it."""
 
     def tasks(self) -> list[StoredTask]:
+        return []
+
+    def in_force(self) -> list[tuple[str, str, bytes]]:
         return []
 
     def policy_in_force(self) -> str:
@@ -143,6 +147,7 @@ def gatekeeper(ledger: NoLedger, texts: dict[str, str]) -> Gatekeeper:
         ledger=ledger,
         policies=policies,
         tasks=Tasks(ledger, ledger, new_ids, b"t" * 32, b"d" * 32),
+        authority=authority(ledger, ledger, new_ids),
         catalogue=Catalogue({}),
         clock=ledger,
         ids=new_ids,

@@ -11,6 +11,7 @@ from whygate.flow.policies import Policies
 from whygate.flow.ports import Admission, Completion
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
+from whygate.testing.authority import authority
 from whygate.testing.ledger import MemoryLedger
 
 RULES = """
@@ -54,12 +55,14 @@ class World:
         self.policies = Policies(self.ledger, ids)
         self.tasks = Tasks(self.ledger, self.ledger, ids, b"t" * 32, b"d" * 32)
         self.seen = Seen()
+        self.authority = authority(self.ledger, self.ledger, ids)
         self.gate = Gatekeeper(
             Surroundings(
                 ledger=self.ledger,
                 policies=self.policies,
                 tasks=self.tasks,
                 catalogue=Catalogue({"billing": Listed(make=tool, names=("read", "write"))}),
+                authority=self.authority,
                 clock=self.ledger,
                 ids=ids,
                 digest_key=b"d" * 32,

@@ -21,6 +21,7 @@ from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
+from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue, Listed
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
@@ -41,6 +42,7 @@ from whygate.policy_files import PinFolder, PolicyFolder
 from whygate.serving import Listener, check
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.reader import Reader
+from whygate.stores.sealing import Sealing
 from whygate.stores.sqlite import SqliteLedger
 from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.status import status_path
@@ -131,17 +133,20 @@ class Gateway:
             failed=lambda: bool(_missing(ledger)),
             projector=status_path(path) if config.telemetry.otlp else None,
         )
+        authority = await self._authority(ledger, path, keys, new_ids)
         tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
         gate = Gatekeeper(
             Surroundings(
                 ledger=ledger,
                 policies=policies,
                 tasks=tasks,
+                authority=authority,
                 catalogue=self.catalogue,
                 clock=ledger,
                 ids=new_ids,
                 digest_key=keys.digest,
                 observer=metrics,
+                console=config.console_url,
                 deployment=config.deployment,
             )
         )
@@ -174,6 +179,14 @@ class Gateway:
             self._undo.push_async_callback(listener.stop)
         self._undo.push_async_callback(self._drain, server, edges.under_way)
         self._phase = ""
+
+    async def _authority(self, ledger: SqliteLedger, path: Path, keys: Keys, new_ids: RandomIds) -> Authority:
+        """What is in force beside the policy, as the ledger has it, and the look at what runs out."""
+        made = Authority(ledger, ledger, new_ids, Sealing(keys.payload), keys.digest)
+        with Reader(path) as reader:
+            made.recall(reader.sealed)
+        self._undo.push_async_callback(_cancelled, asyncio.create_task(made.watch()))
+        return made
 
     async def _drain(self, agents: HttpServer, under_way: UnderWay) -> None:
         agents.refuse()

@@ -28,6 +28,7 @@ from whygate.telemetry import building, names, projector, status
 from whygate.telemetry.metrics import Metrics
 from whygate.telemetry.otlp import Collector, Encoder, Fate, Sent, retry_after
 from whygate.telemetry.projector import Projector, Round
+from whygate.testing.authority import authority
 from whygate.testing.ledger import MemoryLedger
 
 OK = Sent(fate=Fate.TAKEN)
@@ -412,6 +413,7 @@ async def decide_with(ledger: MemoryLedger, call: ToolCall) -> None:
         ledger=ledger,
         policies=Policies(ledger, new_ids),
         tasks=Tasks(ledger, ledger, new_ids, b"t" * 32, b"d" * 32),
+        authority=authority(ledger, ledger, new_ids),
         catalogue=Catalogue({}),
         clock=ledger,
         ids=new_ids,

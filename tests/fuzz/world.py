@@ -33,6 +33,7 @@ from whygate.http.edge import HttpEdge
 from whygate.mcp import asked, watch, wire
 from whygate.mcp.conversation import Conversation
 from whygate.mcp.merged import MergedEdge
+from whygate.testing.authority import authority
 from whygate.testing.ledger import MemoryLedger
 from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import Origins
@@ -151,6 +152,7 @@ class World:
             ledger=self.ledger,
             policies=policies,
             tasks=tasks,
+            authority=authority(self.ledger, self.ledger, new_ids, DIGEST_KEY),
             catalogue=catalogue,
             clock=self.ledger,
             ids=new_ids,

@@ -184,6 +184,10 @@ def _called(data: dict[str, Any]) -> str:
     return f"http://{data.get('listen', '')}"
 
 
+def _console(data: dict[str, Any]) -> str:
+    return f"http://localhost:{str(data.get('operators_listen', '')).rpartition(':')[2]}"
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -196,6 +200,11 @@ class Config(Section):
     )
     public_url: Url = Field(
         default_factory=_called, description="What agents call us. Default: `http://` and `listen`."
+    )
+    console_url: Url = Field(
+        default_factory=_console,
+        description="Where people answer, without `/console`. Default: `http://localhost` and the port of"
+        " `operators_listen`; passkeys are bound to its name, so an address in digits can't have any.",
     )
     allowed_hosts: tuple[HostName, ...] = Field(
         default=(),

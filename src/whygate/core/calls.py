@@ -135,5 +135,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     hints: Hints = NO_HINTS
     version: str = ""
     """Protocol revision, e.g. ``2026-07-28``; empty for plain HTTP."""
+    presented: str = ""
+    """The approval that the caller says it has for this call, by its id: looked up, never believed."""
     request_id: str = ""
     """The JSON-RPC id as text; empty for plain HTTP."""

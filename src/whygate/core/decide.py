@@ -12,7 +12,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,7 +22,8 @@ from whygate.core.facts import Facts
 from whygate.core.identity import Status
 from whygate.core.policy import arguments, cel, sight
 from whygate.core.policy.model import UNMET, Applicable, CompiledRule, PolicySet
-from whygate.core.reasons import Code
+from whygate.core.reasons import Code, Outcome
+from whygate.core.satisfying import Met, met, overridden, unmet
 from whygate.core.schemas import UNDECLARED
 
 # The most fundamental first: who, by whose authority, what was sent, for which work, which tool, which arguments.
@@ -53,7 +54,7 @@ class Trace:
 
 def _decide(call: ToolCall, facts: Facts, policy: PolicySet, trace: Trace) -> Decision:
     try:
-        refused = _gates(call)
+        refused = _gates(call, facts)
         if refused is not None:
             return refused
         if call.public:
@@ -73,12 +74,14 @@ def _decide(call: ToolCall, facts: Facts, policy: PolicySet, trace: Trace) -> De
 # --- gates ---
 
 
-def _gates(call: ToolCall) -> Decision | None:
+def _gates(call: ToolCall, facts: Facts) -> Decision | None:
     found = list(call.faults)
     principal = call.principal
     if not principal.authenticated and not found:
         # Whoever read the credential says more exactly what is wrong with it; this is for a call that nobody looked at.
         found.append(Fault(code=Code.AGENT_UNAUTHENTICATED, note="nobody signed in"))
+    if facts.suspended:
+        found.append(Fault(code=Code.AGENT_SUSPENDED, note="switched off"))
     if principal.status is not Status.ACTIVE:
         found.append(Fault(code=Code.AGENT_RETIRED if principal.status is Status.RETIRED else Code.AGENT_SUSPENDED))
     if not call.public:
@@ -139,33 +142,75 @@ def _by_rules(call: ToolCall, tool: Tool, facts: Facts, policy: PolicySet, trace
         if isinstance(given, Decision):
             return given
         activation = cel.activation(given)
-    failed: list[CompiledRule] = []
-    denied: list[CompiledRule] = []
-    permitted: list[CompiledRule] = []
-    wanting: list[CompiledRule] = []
-    evaluated = trace.evaluations
-    for rule, answer in zip(applicable.rules, _answers(applicable, activation, trace), strict=True):
-        evaluation = _answered(answer, rule, call)
-        evaluated.append(evaluation)
-        if evaluation is rule.unmatched or not rule.enforced:
-            continue
-        if evaluation is rule.matched:
-            (permitted if rule.permits else denied).append(rule)
-        else:
-            (wanting if evaluation is rule.unmet else failed).append(rule)
+    failed, denied, permitted, wanting = _weighed(call, tool, facts, (applicable, activation), trace)
     evaluations = tuple(trace.evaluations)
     if failed:
         return _failed(failed, policy, evaluations)
-    if denied:
+    over = [overridden(rule, call, tool, facts) for rule in denied]
+    if None in over:
         # min keeps the first of equals: hard before overridable, then the order of the set.
-        rule = min(denied, key=lambda rule: rule.overridable)
+        left = [rule for rule, exception in zip(denied, over, strict=True) if exception is None]
+        rule = min(left, key=lambda rule: rule.overridable)
         return _made(rule.code, rule.why, policy, evaluations=evaluations, rule=rule)
     if permitted:
-        rule, claims = permitted[0], _claims(facts, policy)
-        return _made(Code.ROLE_PERMITTED, rule.why, policy, evaluations=evaluations, rule=rule, claims=claims)
+        best = min(permitted, key=lambda pair: pair[1].rank)  # the first of equals, in the order of the set
+        return _permitted(best, [each for each in over if each is not None], facts, policy, evaluations)
     if wanting:
-        return _challenge(wanting, policy, evaluations)
+        return _challenge(wanting, facts, policy, evaluations)
     return _made(Code.POLICY_NO_MATCH, Code.POLICY_NO_MATCH.entry.meaning, policy, evaluations=evaluations)
+
+
+class _Weighed(NamedTuple):
+    """What the rules in force say, by kind of answer."""
+
+    failed: list[CompiledRule]
+    denied: list[CompiledRule]
+    permitted: list[tuple[CompiledRule, Met]]
+    wanting: list[CompiledRule]
+
+
+def _weighed(call: ToolCall, tool: Tool, facts: Facts, asked: tuple[Applicable, Any], trace: Trace) -> _Weighed:
+    """Every applicable rule's answer, into ``trace``; shadow ones change nothing else. ``asked``: the rules, and what they
+    see.
+    """
+    applicable, activation = asked
+    found = _Weighed([], [], [], [])
+    evaluated = trace.evaluations
+    for rule, answer in zip(applicable.rules, _answers(applicable, activation, trace), strict=True):
+        how = met(rule, call, tool, facts) if answer is True and rule.permits else None
+        evaluation = _answered(answer, rule, how)
+        evaluated.append(evaluation)
+        if evaluation is rule.unmatched or not rule.enforced:
+            continue
+        if how is not None:
+            found.permitted.append((rule, how))
+        elif evaluation is rule.matched:
+            found.denied.append(rule)
+        else:
+            (found.wanting if evaluation is rule.unmet else found.failed).append(rule)
+    return found
+
+
+def _permitted(
+    best: tuple[CompiledRule, Met],
+    over: list[Met],
+    facts: Facts,
+    policy: PolicySet,
+    evaluations: tuple[Evaluation, ...],
+) -> Decision:
+    """A permit that is satisfied, and what had to be overridden for it. Only what is used is claimed."""
+    rule, how = best
+    claims = _claims(facts, policy)
+    if how.rank == 0 and not over:
+        return _made(Code.ROLE_PERMITTED, rule.why, policy, evaluations=evaluations, rule=rule, claims=claims)
+    code, exception, why = how.code, how.exception, rule.why
+    if over:
+        code, exception = over[0].code, over[0].exception
+        told = (each.exception.over for each in over if each.exception is not None)
+        why = f"{why} {code.entry.meaning} Overridden: {', '.join(told)}."
+    claims += tuple(dict.fromkeys(claim for each in (how, *over) for claim in each.claims))
+    made = _made(code, why, policy, evaluations=evaluations, rule=rule, claims=claims)
+    return msgspec.structs.replace(made, approval=how.approval, grant=how.grant, exception=exception)
 
 
 def _given(call: ToolCall, facts: Facts, tool: Tool, applicable: Applicable) -> dict[str, Any] | Decision:
@@ -196,14 +241,12 @@ def _answers(applicable: Applicable, activation: Any, trace: Trace) -> list[bool
     return answers
 
 
-def _answered(answer: object, rule: CompiledRule, call: ToolCall) -> Evaluation:
-    """What one rule says, given what its condition answered."""
+def _answered(answer: object, rule: CompiledRule, how: Met | None) -> Evaluation:
+    """What one rule says, given what its condition answered, and how it is satisfied where it is a permit that holds."""
     if answer is True:
-        wanted = rule.requirement
-        if wanted is None or (wanted.kind == "scope" and rule.scopes.issubset(call.principal.scopes)):
-            return rule.matched
-        # Approvals, grants, sign-ins and break-glass are no facts yet: what wants one of them stays unmet.
-        return rule.unmet
+        if how is None:
+            return rule.unmet if rule.permits else rule.matched
+        return rule.matched if how.code is Code.ROLE_PERMITTED else rule.evaluation(Result.MATCH, how.code)
     if answer is False:
         return rule.unmatched
     return rule.evaluation(Result.ERROR, Code.POLICY_EVAL_ERROR, str(answer))
@@ -219,11 +262,20 @@ def _failed(rules: list[CompiledRule], policy: PolicySet, evaluations: tuple[Eva
     return _made(Code.POLICY_EVAL_ERROR, admin, policy, evaluations=evaluations, rule=rules[0])
 
 
-def _challenge(rules: list[CompiledRule], policy: PolicySet, evaluations: tuple[Evaluation, ...]) -> Decision:
+def _challenge(
+    rules: list[CompiledRule], facts: Facts, policy: PolicySet, evaluations: tuple[Evaluation, ...]
+) -> Decision:
+    """What a caller may do to be permitted, the cheapest way first; or the refusal of whoever was asked."""
     ways = sorted(((rule.requirement, rule) for rule in rules if rule.requirement), key=lambda way: _COST[way[0].kind])
     rule = ways[0][1]
-    made = _made(rule.code, rule.why, policy, evaluations=evaluations, rule=rule)
-    return msgspec.structs.replace(made, requires=tuple(requirement for requirement, _ in ways))
+    code, approval = unmet(rule, facts)
+    why = rule.why if code is rule.code else f"{rule.why} {code.entry.meaning}"
+    made = _made(code, why, policy, evaluations=evaluations, rule=rule)
+    if code.outcome is not Outcome.CHALLENGED:
+        return msgspec.structs.replace(made, approval=approval)
+    asks = rule.rule_digest if code is Code.STEP_UP_REQUIRED else ""
+    requires = tuple(requirement for requirement, _ in ways)
+    return msgspec.structs.replace(made, requires=requires, approval=approval, asks=asks)
 
 
 # --- decisions ---

@@ -60,12 +60,34 @@ class RuleRef(msgspec.Struct, frozen=True, kw_only=True):
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A fact that the decision rests on, checked again in the commit that makes it durable.
 
-    Kinds: ``policy`` (key empty, value the digest in force), ``task`` (key the task's id, value ``open``).
+    Kinds: ``policy`` (key empty, value the digest in force), ``task`` (key the task's id, value ``open``), and those of
+    ``core.in_force``: ``approval`` and ``grant`` (value ``use``: one use is spent), ``waiver``, ``breakglass``,
+    ``unasked`` (no such question is open), ``unreviewed`` (the team owes no review).
     """
 
     key: str
     kind: str
     value: str
+
+
+class ApprovalUsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an approval bears on a call."""
+
+    approvers: tuple[str, ...] = ()
+    """Who had agreed."""
+    id: str
+    shown_digest: str = ""
+
+
+class ExceptionUsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What overrode a refusal."""
+
+    id: str
+    incident: str = ""
+    kind: str
+    """``waiver`` or ``breakglass``."""
+    over: str = ""
+    """The rule that was overridden, ``policy/rule``; empty where none was."""
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +118,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[Claim, ...] = ()
     policy_digest: str = ""
     """Digest of the policy set in force; empty where none was consulted."""
+    approval: ApprovalUsed | None = None
+    """The one that permitted it, or that a challenge or refusal is about."""
+    grant: str = ""
+    exception: ExceptionUsed | None = None
+    asks: str = ""
+    """Digest of the rule whose question to a person is to be opened; empty where none is."""
 
     @property
     def allows(self) -> bool:

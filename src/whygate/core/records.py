@@ -14,126 +14,57 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from whygate.core.decision import Claim, Evaluation, RuleRef
-from whygate.core.identity import Actor
+from whygate.core.decision import ApprovalUsed, Claim, Evaluation, ExceptionUsed, RuleRef
+from whygate.core.events import (
+    AgentRecord,
+    ApprovalRecord,
+    BreakGlassRecord,
+    GrantRecord,
+    PersonRecord,
+    ReviewRecord,
+    WaiverRecord,
+)
 from whygate.core.instants import EPOCH
-from whygate.core.things import KINDS as BESIDES_TOOLS
+from whygate.core.record_parts import (
+    VERSION,
+    Action,
+    Arguments,
+    Claimed,
+    Client,
+    Context,
+    Link,
+    Part,
+    PolicyInForce,
+    Reason,
+    Record,
+    Repeats,
+    Resource,
+    Subject,
+)
 
-VERSION: Final = 1
-
-
-class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A nested object of a record. Defaults are left out of the bytes."""
-
-
-class Subject(Part, frozen=True, kw_only=True):
-    credential: str = ""
-    id: str
-    issuer: str = ""
-    on_behalf_of: tuple[Actor, ...] = ()
-    owner: str = ""
-    proof: str
-    roles: tuple[str, ...] = ()
-    type: str
-
-
-class Action(Part, frozen=True, kw_only=True):
-    class_: str = msgspec.field(name="class", default="")
-    name: str
-    """``tools/call``, ``tools/list``, ``GET`` …"""
-    protocol: str
-
-
-class Resource(Part, frozen=True, kw_only=True):
-    asked: str = ""
-    """What was asked for, where no such tool is in the catalogue; of a server's question, the host of its page."""
-    definition: str = ""
-    digest: str = ""
-    """Keyed digest of the whole URI, where ``id`` or ``asked`` shows only a part of it."""
-    id: str = ""
-    """``server/name``, of a resource ``server/uri``; empty where the method names nothing."""
-    server: str = ""
-    tier: str = ""
-    type: str = ""
-
-    @property
-    def facet(self) -> str:
-        """What decisions about it are searched by. Tools one by one; of resources, prompts and questions, whose names have no
-        end, the kind and the server (``resource:docs``).
-        """
-        return f"{self.type}:{self.server}" if self.type in BESIDES_TOOLS else self.id
-
-
-class Arguments(Part, frozen=True, kw_only=True):
-    digest: str = ""
-    """Keyed digest of the arguments as canonical JSON."""
-
-
-class Claimed(Part, frozen=True, kw_only=True):
-    """Correlation as the client sent it: kept for search, believed by nobody."""
-
-    incident: str = ""
-    workflow: str = ""
-
-
-class Link(Part, frozen=True, kw_only=True):
-    span_id: str
-    trace_id: str
-
-
-class Context(Part, frozen=True, kw_only=True):
-    claimed: Claimed | None = None
-    hop: int = 0
-    incident: str = ""
-    link: Link | None = None
-    """A foreign trace that the call came with."""
-    parent: str = ""
-    """Parent span within ``trace_id``; empty means the task's root."""
-    request: str = ""
-    """JSON-RPC id."""
-    revision: str = ""
-    """Protocol revision of the call."""
-    session: str = ""
-    span_id: str = ""
-    task: str = ""
-    trace_id: str = ""
-    workflow: str = ""
-
-
-class Reason(Part, frozen=True, kw_only=True):
-    admin: str
-    code: str
-    user: str
-
-
-class Client(Part, frozen=True, kw_only=True):
-    address: str = ""
-
-
-class PolicyInForce(Part, frozen=True, kw_only=True):
-    digest: str = ""
-
-
-class Repeats(Part, frozen=True, kw_only=True):
-    """Refusals of one kind and source that were counted instead of recorded one by one."""
-
-    count: int
-    of: str
-    """The decision of this kind that was recorded by itself before them; the answers to all of them carried its id."""
-    since: datetime.datetime
-    until: datetime.datetime
-
-
-class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What all records have. Mutable only so that the ledger can fill in ``seq``, ``time`` and ``writer``."""
-
-    KIND: ClassVar[str] = ""
+__all__ = (
+    "VERSION",
+    "Action",
+    "Arguments",
+    "Claimed",
+    "Client",
+    "Context",
+    "Link",
+    "PolicyInForce",
+    "Reason",
+    "Record",
+    "Repeats",
+    "Resource",
+    "Subject",
+)  # and everything below
 
 
 class DecisionRecord(Record, kw_only=True):
     KIND: ClassVar[str] = "decision"
 
     action: Action
+    approval: ApprovalUsed | None = None
+    """Which approval permitted it; or which one was asked for, awaited or presented."""
     arguments: Arguments = Arguments()
     claims: tuple[Claim, ...] = ()
     client: Client = Client()
@@ -144,6 +75,9 @@ class DecisionRecord(Record, kw_only=True):
     effect: str
     enforcement: str = msgspec.field(default="gateway")
     evaluations: tuple[Evaluation, ...] = ()
+    exception: ExceptionUsed | None = None
+    grant: str = ""
+    """The elevation that permitted it."""
     id: str
     kind: str
     mode: str
@@ -303,7 +237,7 @@ class LifeRecord(Record, kw_only=True):
 
     KIND: ClassVar[str] = "start"
 
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
     id: str
     kind: str
     """``start``, ``stop``, ``gap``, ``clock_step`` or ``config``."""
@@ -313,7 +247,21 @@ class LifeRecord(Record, kw_only=True):
     writer: str = ""
 
 
-AnyRecord = DecisionRecord | CompletionRecord | TaskRecord | PolicyRecord | ToolRecord | LifeRecord
+AnyRecord = (
+    DecisionRecord
+    | CompletionRecord
+    | ApprovalRecord
+    | GrantRecord
+    | WaiverRecord
+    | BreakGlassRecord
+    | ReviewRecord
+    | TaskRecord
+    | AgentRecord
+    | PersonRecord
+    | PolicyRecord
+    | ToolRecord
+    | LifeRecord
+)
 
 KINDS: Final = (
     "decision",
@@ -325,6 +273,7 @@ KINDS: Final = (
     "review",
     "task",
     "agent",
+    "person",
     "policy",
     "tool",
     "config",
@@ -342,6 +291,13 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _BY_KIND: Final[dict[str, type[Record]]] = {
     "decision": DecisionRecord,
     "completion": CompletionRecord,
+    "approval": ApprovalRecord,
+    "grant": GrantRecord,
+    "waiver": WaiverRecord,
+    "breakglass": BreakGlassRecord,
+    "review": ReviewRecord,
+    "agent": AgentRecord,
+    "person": PersonRecord,
     "task": TaskRecord,
     "policy": PolicyRecord,
     "tool": ToolRecord,

@@ -14,35 +14,23 @@ import asyncio
 import datetime
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from whygate.core import ids
+from whygate.core.approvals import State
 from whygate.core.calls import Fault, Hints, Tool, ToolCall
 from whygate.core.decide import decide
-from whygate.core.decision import Decision, Mode
+from whygate.core.decision import Decision
 from whygate.core.facts import Facts, TaskFacts
 from whygate.core.identity import Principal
+from whygate.core.instants import from_us
+from whygate.core.policy.wants import HumanWant
 from whygate.core.reasons import Code
-from whygate.core.records import (
-    VERSION,
-    Arguments,
-    Claimed,
-    Client,
-    CompletionRecord,
-    Context,
-    DecisionRecord,
-    Link,
-    PolicyInForce,
-    Reason,
-    Resource,
-    ResultDigest,
-    TaskRecord,
-)
-from whygate.core.things import KINDS
+from whygate.core.records import VERSION, AnyRecord, CompletionRecord, DecisionRecord, ResultDigest, TaskRecord
+from whygate.flow.authority import NOTHING_KNOWN, Authority, Known
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.policies import Policies
 from whygate.flow.ports import (
@@ -56,11 +44,11 @@ from whygate.flow.ports import (
     LedgerUnavailable,
     Observer,
 )
+from whygate.flow.questions import Question, Questions
 from whygate.flow.quotas import MAX_IN_FLIGHT, RECORDED_PER_HOUR, REFUSED_PER_HOUR, STREAMS, InFlight, PerHour
+from whygate.flow.recording import arguments_digest, recorded
 from whygate.flow.repeats import Overdrawn, Strangers
-from whygate.flow.subjects import action_of, resource_of, subject_of
 from whygate.flow.tasks import Tasks
-from whygate.flow.things import thing_of
 
 TRIES: Final = 4
 """A claim fails when a policy is reloaded or a task closed in the very microseconds of a commit. Four in a row means
@@ -75,9 +63,6 @@ _OVERDRAWN: Final = Fault(
 _REPEATING: Final = f"{REFUSED_PER_HOUR} refusals an hour are recorded for one caller; this one would be one more"
 
 _log = logging.getLogger("whygate.gatekeeper")
-_KINDS: Final = frozenset(KINDS)
-_ENFORCE: Final = Mode.ENFORCE.value
-_sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +77,9 @@ class Surroundings:
     ids: Ids
     digest_key: bytes
     observer: Observer
+    authority: Authority
+    console: str = ""
+    """Where people answer: the console's address, without a path."""
     deployment: str = ""
 
 
@@ -107,7 +95,9 @@ class Gatekeeper:
         self._new_id = around.ids.new
         self._digest_key = around.digest_key
         self._observer = around.observer
-        self._in_flight = InFlight()
+        self._authority = around.authority
+        self._questions = Questions(around.authority, around.catalogue)
+        self._in_flight, self._held = InFlight(), InFlight()
         self._unrecorded = self._told_ns = 0
         self._recorded, self._refused = PerHour(RECORDED_PER_HOUR), PerHour(REFUSED_PER_HOUR)
         self.strangers = Strangers(around.ledger, around.clock, around.ids)
@@ -189,7 +179,7 @@ class Gatekeeper:
 
     async def glance(self, call: ToolCall) -> Admission | None:
         """Decide what is recorded only where it is refused: a ping, a notification. ``None``: it may pass."""
-        if call.principal.authenticated and self._decide(call, None, self._clock.now())[0].allows:
+        if call.principal.authenticated and self._decide(call, None, self._clock.now())[1].allows:
             return None
         return await self.admit(call)
 
@@ -214,25 +204,52 @@ class Gatekeeper:
             if not isinstance(joined, Fault):
                 task = joined.task
                 opened = joined.opened or opened
-            decision, duration_us = self._decide(call, task, now)
+            call, decision, duration_us = self._decide(call, task, now)
             if not decision.allows and (counted := await self._overdrawn(call, decision)) is not None:
                 return counted
+            question: Question | None = None
+            if decision.asks:
+                decision, question = self._questions.open(call, decision, task, policy=self._policies.current)
             record = self._record(call, decision, task, duration_us)
+            claims = decision.claims
+            if opened is not None:
+                # The task opens in this very commit: whether it is open is no claim then.
+                claims = tuple(claim for claim in claims if claim.key != opened.task.id)
+            records: tuple[AnyRecord, ...] = (record,) if opened is None else (opened, record)
             try:
-                if opened is None:
-                    await self._ledger.append(record, claims=decision.claims)
+                if question is not None:
+                    sealed = {question.record.id: question.document}
+                    about = question.about(record)
+                    await self._authority.commit(*records, about, claims=(*claims, question.claim), sealed=sealed)
+                elif decision.approval is not None or decision.grant:
+                    await self._authority.commit(*records, claims=claims)
                 else:
-                    # The task opens in this very commit: whether it is open is no claim then.
-                    claims = tuple(claim for claim in decision.claims if claim.key != opened.task.id)
-                    await self._ledger.append(opened, record, claims=claims)
+                    await self._ledger.append(*records, claims=claims)
             except ClaimFailed as failed:
                 _log.info("decided again: the claim %s no longer held", failed)
                 if failed.claim.kind == "task":
                     self._tasks.forget(failed.claim.key)
                 continue
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
-            return _admission(call, decision, record, task)
+            admission = _admission(call, decision, record, task)
+            return admission if decision.approval is None else self._with_question(admission, decision.approval.id)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
+
+    def _with_question(self, admission: Admission, identity: str) -> Admission:
+        """With what the caller needs to know of the question that it waits for."""
+        approval = self._authority.find(identity)
+        if approval is None or admission.allowed:
+            return admission
+        policy = self._policies.current
+        rule = None if policy is None else policy.wanting.get(approval.asked.rule_digest)
+        url, by = "", ""
+        if approval.state is State.PENDING:
+            admission.approval = approval
+            admission.want = rule.want if rule is not None and isinstance(rule.want, HumanWant) else None
+            url = f"{self._around.console}/console/approvals/{approval.id}"
+            by = from_us(approval.answer_by_us).isoformat(timespec="seconds")
+        admission.answer = msgspec.structs.replace(admission.answer, approval=identity, approval_url=url, answer_by=by)
+        return admission
 
     async def _overdrawn(self, call: ToolCall, decision: Decision) -> Admission | None:
         """The refusal of a caller whose quota of records is used up: counted, not recorded one by one; ``None`` where there
@@ -250,7 +267,7 @@ class Gatekeeper:
 
     async def _stranger(self, call: ToolCall) -> Admission:
         """Whoever proved nothing is refused, whatever was asked; repeats of it are counted."""
-        decision, duration_us = self._decide(call, None, self._clock.now())
+        _, decision, duration_us = self._decide(call, None, self._clock.now())
         if decision.allows:  # `decide` permits nothing to nobody; said again for whoever reads only this file
             return await self._refuse(call, Fault(code=Code.INTERNAL_ERROR))
         record = await self.strangers.refused(
@@ -258,14 +275,56 @@ class Gatekeeper:
         )
         return _admission(call, decision, record, None)
 
-    def _decide(self, call: ToolCall, task: TaskFacts | None, now: datetime.datetime) -> tuple[Decision, int]:
+    def _decide(self, call: ToolCall, task: TaskFacts | None, now: datetime.datetime) -> tuple[ToolCall, Decision, int]:
+        """The call as it was decided on (an approver may have narrowed it), the decision, and what it took (microseconds)."""
         started_ns = time.perf_counter_ns()
         policy = self._policies.current
         if policy is None:
-            return _plain(Code.POLICY_INVALID), 0
-        facts = Facts(now=now, task=task, deployment=self._around.deployment)
-        decision = decide(call, facts, policy)
-        return decision, (time.perf_counter_ns() - started_ns) // 1000
+            return call, _plain(Code.POLICY_INVALID), 0
+        known = self._authority.known(call, task, lambda: arguments_digest(call, self.digest))
+        facts = self._facts(known, task, now)
+        decision: Decision | None = None
+        if known.narrowed is not None:
+            narrowed = msgspec.structs.replace(call, args=dict(known.narrowed))
+            decision = decide(narrowed, facts, policy)
+            if decision.allows and decision.approval is not None:
+                call = narrowed
+            elif decision.allows:
+                decision = None  # nobody's leave was needed: then the call stays the caller's
+        if decision is None:
+            decision = decide(call, facts, policy)
+        return call, decision, (time.perf_counter_ns() - started_ns) // 1000
+
+    def _facts(self, known: Known, task: TaskFacts | None, now: datetime.datetime) -> Facts:
+        deployment, state = self._around.deployment, self._authority.state
+        if known is NOTHING_KNOWN and not state.waivers and not state.breakglass:
+            return Facts(now=now, task=task, deployment=deployment)
+        return Facts(
+            now=now,
+            task=task,
+            deployment=deployment,
+            approvals=known.approvals,
+            presented=known.presented,
+            grants=known.grants,
+            elevations=known.elevations,
+            ended=known.ended,
+            waivers=tuple(state.waivers.values()),
+            breakglass=tuple(state.breakglass.values()),
+            suspended=known.suspended,
+        )
+
+    async def settled(self, admission: Admission, within_s: float) -> bool:
+        """See ``flow.ports.Gate``."""
+        if admission.approval is None:
+            return False
+        caller = admission.call.principal.id
+        ticket = self._held.begin(caller, time.perf_counter_ns())
+        if not ticket:
+            return False
+        try:
+            return await self._authority.settled(admission.approval.id, within_s)
+        finally:
+            self._held.end(caller, ticket)
 
     async def _refuse(self, call: ToolCall, fault: Fault) -> Admission:
         """Record a refusal that rests on no rule and no claim."""
@@ -282,73 +341,7 @@ class Gatekeeper:
             return _without_record(call, Code.AUDIT_UNAVAILABLE)
 
     def _record(self, call: ToolCall, decision: Decision, task: TaskFacts | None, duration_us: int) -> DecisionRecord:
-        record_id = self._new_id()
-        said = call.args if not call.answers else {"answers": call.answers, "arguments": call.args}
-        return DecisionRecord(
-            action=action_of(call.protocol, call.method, call.tool),
-            arguments=Arguments(digest=self.digest(_sorted_json(said)) if said else ""),
-            claims=decision.claims,
-            client=Client(address=call.client),
-            context=_context(call, task, record_id),
-            determined_by=decision.determined_by,
-            duration_us=duration_us,
-            effect=decision.outcome.effect,
-            evaluations=decision.evaluations,
-            id=record_id,
-            kind="decision",
-            mode=_ENFORCE,
-            next=decision.next._value_,
-            outcome=decision.outcome._value_,
-            policy=PolicyInForce(digest=decision.policy_digest),
-            reason=Reason(admin=decision.admin, code=decision.code._value_, user=decision.user),
-            requires=_required(decision) if decision.requires else (),
-            resource=_resource(call, decision, self.digest),
-            subject=subject_of(call.principal),
-            v=VERSION,
-        )
-
-
-def _required(decision: Decision) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {"kind": need.kind, "params": need.params, "policy": need.policy, "rule": need.rule}
-        for need in decision.requires
-    )
-
-
-def _context(call: ToolCall, task: TaskFacts | None, record_id: str) -> Context:
-    """Where the call stands: its task, its trace, its parent. A foreign trace is linked, never joined."""
-    hints = call.hints
-    trace = task.trace_id if task is not None else ids.span_id("trace", record_id) + ids.span_id("lone", record_id)
-    parent, link = "", None
-    if hints.parent is not None:
-        if hints.parent.trace_id == trace:
-            parent = hints.parent.span_id
-        else:
-            link = Link(span_id=hints.parent.span_id, trace_id=hints.parent.trace_id)
-    claimed = Claimed(incident=hints.incident, workflow=hints.workflow) if hints.incident or hints.workflow else None
-    return Context(
-        claimed=claimed,
-        hop=len(call.principal.on_behalf_of),
-        incident=task.incident if task is not None else "",
-        link=link,
-        parent=parent,
-        request=call.request_id,
-        revision=call.version,
-        session=hints.session,
-        span_id=ids.span_id("server", record_id),
-        task=task.id if task is not None else "",
-        trace_id=trace,
-        workflow=task.workflow if task is not None else "",
-    )
-
-
-def _resource(call: ToolCall, decision: Decision, digest: Callable[[bytes], str]) -> Resource:
-    tool = call.tool
-    if tool is not None and tool.type in _KINDS:
-        return thing_of(call, tool, allows=decision.allows, digest=digest)
-    if tool is None or not (tool.known or decision.allows):
-        return Resource(asked=call.asked or (tool.name if tool is not None else ""), server=call.server)
-    return resource_of(tool)
+        return recorded(call, decision, task, (self._new_id(), duration_us), self.digest)
 
 
 def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task: TaskFacts | None) -> Admission:

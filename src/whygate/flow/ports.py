@@ -2,15 +2,19 @@
 
 import datetime
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+from whygate.core.approvals import Approval
 from whygate.core.calls import Fault, Tool, ToolCall
 from whygate.core.decision import Claim, Decision
 from whygate.core.identity import Principal
+from whygate.core.policy.wants import HumanWant
 from whygate.core.reasons import Code, Next, Outcome
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, ListedServer
+
+NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class LedgerUnavailable(Exception):
@@ -47,8 +51,11 @@ class StoredTask(msgspec.Struct, kw_only=True):
 class Ledger(Protocol):
     """The one durable, append-only log, with the live state that commits in the same transaction."""
 
-    async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
-        """Make all ``records`` durable, in this order, or none of them.
+    async def append(
+        self, *records: AnyRecord, claims: tuple[Claim, ...] = (), sealed: Mapping[str, bytes] = NOTHING
+    ) -> None:
+        """Make all ``records`` durable, in this order, or none of them; and with them what is ``sealed``, by record's id: kept
+        beside the records and no part of them, so that it can be erased.
 
         Returns when they are durable. Raises ``ClaimFailed`` (nothing written) where a claim no longer holds and
         ``LedgerUnavailable`` where it can't write or does not know whether it did.
@@ -63,8 +70,20 @@ class Ledger(Protocol):
     def tasks(self) -> list[StoredTask]:
         """All tasks that are not closed, for start-up."""
 
+    def in_force(self) -> list[tuple[str, str, bytes]]:
+        """What ``core.in_force`` keeps, for start-up: kind, id, body."""
+
     def policy_in_force(self) -> str:
         """Digest of the policy set of the newest ``in_force`` record; empty before the first."""
+
+
+class Sealer(Protocol):
+    """Keeps what people are shown from whoever reads the file."""
+
+    def seal(self, identity: str, data: bytes) -> bytes: ...
+
+    def open(self, identity: str, body: bytes) -> bytes | None:
+        """``None`` where it can't be opened."""
 
 
 class Clock(Protocol):
@@ -88,7 +107,7 @@ class Identifier(Protocol):
         """
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller is told, on every answer (``dev.whygate/decision``)."""
 
     id: str
@@ -98,6 +117,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     code: Code
     note: str
     next: Next
+    approval: str = ""
+    """The question to a person that this is about."""
+    approval_url: str = ""
+    """Where a person answers it. Leads to signing in; whoever has it has nothing."""
+    answer_by: str = ""
+    """Until when, as RFC 3339."""
 
 
 class Admission(msgspec.Struct, kw_only=True):
@@ -112,6 +137,10 @@ class Admission(msgspec.Struct, kw_only=True):
     task_id: str = ""
     admitted_ns: int = 0
     """Monotonic clock at the moment of admission."""
+    approval: Approval | None = None
+    """The question that waits for a person."""
+    want: HumanWant | None = None
+    """What the rule that asks says of it."""
     ticket: int = 0
     """Of the caller's quota of calls in flight; 0 where none is held."""
 
@@ -160,6 +189,11 @@ class Gate(Protocol):
 
     async def glance(self, call: ToolCall) -> Admission | None:
         """Decide what is recorded only where it is refused; ``None`` where it may pass. Joins no task, holds no quota."""
+
+    async def settled(self, admission: Admission, within_s: float) -> bool:
+        """Wait for the answer to the question that ``admission`` is about; ``False`` where it has not come after so long, or
+        where this caller has too many calls waiting already.
+        """
 
     def digest(self, data: bytes) -> str:
         """Keyed digest for results and arguments."""

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from whygate.core.decision import Claim
+from whygate.core.events import ApprovalRecord, BreakGlassRecord, GrantRecord, ReviewRecord, WaiverRecord
 from whygate.core.ids import uuid7
 from whygate.core.instants import from_us
 from whygate.core.reasons import Code
@@ -88,6 +89,8 @@ class Batch(NamedTuple):
     """Tasks that calls joined: id, ``last_us``, ``calls``, ``newest``."""
     policy: str
     low_water: int
+    in_force: list[tuple[str, str, bytes | None]]
+    """What changed of what is in force: kind, id, and how it is kept; ``None`` for what has left."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,6 +102,11 @@ def key(text: str) -> bytes | str:
         except ValueError:
             pass
     return text
+
+
+def sealed_key(identity: str) -> bytes:
+    """Where what belongs to a record's id is kept apart from it. Raises ``ValueError`` for what is no UUID."""
+    return _uuid(identity)
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -151,6 +159,10 @@ class Book:
         for claim in claims:
             if not self.state.holds(claim, self.last_us):
                 raise ClaimFailed(claim)
+        entry = tuple(entry)
+        for record in entry:
+            if off := self.state.switched_off(record):
+                raise ClaimFailed(Claim(key=off, kind="agent", value="active"))
         encoded = self._encode(entry)
         for record, data, names in encoded:
             self.seq += 1
@@ -189,12 +201,13 @@ class Book:
         joined = [
             (one.id, one.last_us, one.calls, one.newest) for one in state.changed.values() if one.id not in state.whole
         ]
-        batch = Batch(
-            self._rows, self._facets, self._blocks, opened, joined, state.policy, state.low_water(self.seq + 1)
-        )
+        changed = [(kind, name, body) for (kind, name), body in state.in_force.changed.items()]
+        low = state.low_water(self.seq + 1)
+        batch = Batch(self._rows, self._facets, self._blocks, opened, joined, state.policy, low, changed)
         self._rows, self._facets, self._blocks = [], [], []
         state.changed.clear()
         state.whole.clear()
+        state.in_force.changed.clear()
         return batch
 
     def _encode(self, entry: Iterable[AnyRecord]) -> list[tuple[AnyRecord, bytes, _Names]]:
@@ -229,6 +242,9 @@ class Book:
             task = record.task
         elif isinstance(record, TaskRecord):
             task = record.task.id
+        elif isinstance(record, ApprovalRecord | GrantRecord):
+            # They read in their task's chain, though they do not keep it alive.
+            task = record.task or None
         return (
             self.seq,
             names[0],
@@ -274,9 +290,29 @@ def _named(record: AnyRecord) -> _Names:
             _check_plain(record.requires)
         if record.repeats is not None:
             of = _uuid(record.repeats.of)
+    elif isinstance(record, ApprovalRecord):
+        # The question points at the decision that asked, what follows at the question.
+        about = record.decision if record.event == "asked" else record.approval
+        of = _uuid(about) if about else None
+    elif isinstance(record, GrantRecord | WaiverRecord | BreakGlassRecord | ReviewRecord):
+        of = _about(record)
     elif isinstance(record, LifeRecord):
         _check_plain(record.data)
     return _uuid(record.id), of
+
+
+def _about(record: GrantRecord | WaiverRecord | BreakGlassRecord | ReviewRecord) -> bytes | None:
+    """What began it: of an elevation the question that was agreed to, of all else its own first record."""
+    match record:
+        case GrantRecord():
+            first = record.grant.approval if record.event == "granted" else record.grant.id
+        case WaiverRecord():
+            first = record.waiver.id
+        case BreakGlassRecord():
+            first = record.breakglass.id
+        case _:
+            first = record.review.id
+    return _uuid(first) if first and first != record.id else None
 
 
 def _uuid(text: str) -> bytes:

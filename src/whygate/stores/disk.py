@@ -84,6 +84,10 @@ _JOINED: Final = Insert(
     ") AS joined WHERE tasks.id = joined.column1",
 )
 """For tasks whose row is there: a call that joins one changes no column that an index holds."""
+_IN_FORCE: Final = Insert(
+    "INSERT INTO in_force (kind, id, body)", 3, "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body"
+)
+_SEALED: Final = "INSERT OR REPLACE INTO sealed (id, body) VALUES (?, ?)"
 _META: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
@@ -149,6 +153,8 @@ class Disk:
         still_open = "closed = 0 AND (expires_us = 0 OR expires_us > ?)"
         for row in wrap(self._connection)["tasks"].rows_where(still_open, [last_us]):
             state.keep(task_of(row))
+        for kind, name, body in self._connection.execute("SELECT kind, id, body FROM in_force ORDER BY kind, id"):
+            state.in_force.restore(kind, name, body)
         # Where the start looks for calls that never ended. The mark may lag behind, never run ahead.
         sought = "SELECT bytes FROM records WHERE seq >= ? AND kind IN ('decision', 'completion') ORDER BY seq"
         for (data,) in self._connection.execute(sought, (self._meta.get("low_water", 1),)):
@@ -173,7 +179,12 @@ class Disk:
                 )
         return last, newest[0][3]
 
-    def commit(self, batch: Batch | None, texts: Sequence[tuple[str, str, str]] = ()) -> None:
+    def commit(
+        self,
+        batch: Batch | None,
+        texts: Sequence[tuple[str, str, str]] = (),
+        sealed: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """Make all of it durable in one transaction. Raises ``sqlite3.Error`` and ``LedgerGone``."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
@@ -182,6 +193,8 @@ class Disk:
         # `outcome.unknown`; their calls were never forwarded.
         if texts:
             _POLICIES.run(self._connection, texts)
+        for row in sealed:
+            execute(_SEALED, row)
         if batch is not None:
             _RECORDS.run(self._connection, batch.rows)
             if batch.facets:
@@ -192,6 +205,8 @@ class Disk:
                 _TASKS.run(self._connection, [task_values(task) for task in batch.opened])
             if batch.joined:
                 _JOINED.run(self._connection, batch.joined)
+            if batch.in_force:
+                self._keep_in_force(batch.in_force)
             self._write_meta(batch)
         self.uncertain = True
         self._end()
@@ -201,6 +216,17 @@ class Disk:
 
     def _end(self) -> None:
         self._connection.execute("COMMIT")
+
+    def _keep_in_force(self, changed: Sequence[tuple[str, str, bytes | None]]) -> None:
+        for kind, name, body in changed:
+            if body is None:
+                self._connection.execute("DELETE FROM in_force WHERE kind = ? AND id = ?", (kind, name))
+        _IN_FORCE.run(self._connection, [row for row in changed if row[2] is not None])
+
+    def sealed(self, identity: bytes) -> bytes | None:
+        """What was kept under this id; ``None`` where nothing is, or not any more."""
+        row = self._connection.execute("SELECT body FROM sealed WHERE id = ?", (identity,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     def _write_meta(self, batch: Batch) -> None:
         if batch.policy != self._meta.get("policy", ""):

@@ -22,6 +22,8 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     """Trace ids from task ids."""
     digest: bytes
     """Digests of arguments, results and goals."""
+    payload: bytes
+    """What people are shown, and what elevations are bound to: sealed beside the records."""
 
     def __repr__(self) -> str:
         return f"Keys({', '.join(f'{name}={print_}' for name, print_ in self.fingerprints().items())})"

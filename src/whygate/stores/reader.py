@@ -17,6 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from whygate.core import records
+from whygate.core.events import ApprovalRecord
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
 from whygate.flow.ports import LedgerUnavailable
 from whygate.stores.book import key
@@ -166,6 +167,8 @@ class Reader:
             "SELECT seq, hash, bytes FROM records WHERE decision = ? ORDER BY seq LIMIT ?",
             (key(record.id), MAX_REPEATS),
         )
+        asked = [stored for stored in after if isinstance(stored.record, ApprovalRecord)]
+        after = [stored for stored in after if stored not in asked]
         ended = [stored for stored in after if record.effect == "allow"]
         task = self._tasks("WHERE id = ?", (record.context.task,))
         return Explained(
@@ -175,6 +178,17 @@ class Reader:
             self.policy(record.policy.digest),
             () if ended else tuple(after),
         )
+
+    def about(self, identity: str) -> list[Stored]:
+        """Records that point at this one, in order: of a question its answers, of a decision its end and its question."""
+        return self._stored(
+            "SELECT seq, hash, bytes FROM records WHERE decision = ? ORDER BY seq LIMIT ?", (key(identity), MAX_REPEATS)
+        )
+
+    def sealed(self, identity: str) -> bytes | None:
+        """What was kept apart for a record, encrypted; ``None`` where nothing is, or not any more."""
+        found = self._all("SELECT body FROM sealed WHERE id = ?", (key(identity),))
+        return bytes(found[0][0]) if found else None
 
     def task(self, task_id: str) -> list[Stored]:
         """All records of a task in order: its opening, decisions, completions, its close and what came after."""

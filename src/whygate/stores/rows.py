@@ -14,7 +14,7 @@ from sqlite_utils.migrations import Migrations
 from whygate.flow.ports import LedgerUnavailable
 from whygate.stores.state import Task
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """``user_version`` of a ledger with all migrations below. Goes up with each of them."""
 APPLICATION: Final = 0x77687967
 """``application_id``: "whyg", so that ``file ledger.db`` tells what it is, and we do not write into somebody else's."""
@@ -92,6 +92,13 @@ def _blocks(db: Database) -> None:
     )
     db.execute(f"INSERT INTO blocks SELECT DISTINCT facet, seq / {BLOCK} FROM records WHERE facet IS NOT NULL")  # noqa: S608  a constant
     db.execute("DROP INDEX records_facet")
+
+
+@MIGRATIONS(name="0004_in_force")
+def _in_force(db: Database) -> None:
+    db.execute("CREATE TABLE in_force (kind TEXT, id TEXT, body BLOB NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID")
+    # What a person was shown, encrypted: the one table that may be emptied, and whose loss voids no record.
+    db.execute("CREATE TABLE sealed (id BLOB PRIMARY KEY, body BLOB NOT NULL)")
 
 
 def check(db: Database, path: Path) -> int:

@@ -28,8 +28,8 @@ from typing import Any, Final
 from whygate.core.decision import Claim
 from whygate.core.instants import from_us
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
-from whygate.flow.ports import ClaimFailed, LedgerUnavailable, StoredTask
-from whygate.stores.book import Book, Unwritable
+from whygate.flow.ports import NOTHING, ClaimFailed, LedgerUnavailable, StoredTask
+from whygate.stores.book import Book, Unwritable, sealed_key
 from whygate.stores.clocks import steady_us, wall_us
 from whygate.stores.disk import Disk, policy_rows
 from whygate.stores.faults import HANG_S, Ballast, Gaps, Watchdog, explained, is_full, reason_of
@@ -132,7 +132,9 @@ class SqliteLedger:
 
     # --- for the event loop ---
 
-    async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
+    async def append(
+        self, *records: AnyRecord, claims: tuple[Claim, ...] = (), sealed: Mapping[str, bytes] = NOTHING
+    ) -> None:
         """See ``flow.ports.Ledger``. Cancelled before its commit begins, it writes nothing; later, everything, and the calls
         that it allowed are ended as not forwarded.
         """
@@ -143,6 +145,8 @@ class SqliteLedger:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         entry = Entry(records, claims, future, loop)
+        if sealed:
+            entry.sealed = tuple((sealed_key(name), body) for name, body in sealed.items())
         self._waiting.add(entry)
         # After putting, not before: the writer may have ended in between, and then nobody else would answer.
         if self._failed is not None:
@@ -202,6 +206,9 @@ class SqliteLedger:
 
     def policy_in_force(self) -> str:
         return self._book.state.policy
+
+    def in_force(self) -> list[tuple[str, str, bytes]]:
+        return list(self._book.state.in_force)
 
     def now(self) -> datetime.datetime:
         """The time that counts for expiry: the later of the wall clock and the last recorded time. Never runs backwards,
@@ -338,9 +345,10 @@ class SqliteLedger:
 
     def _commit(self) -> None:
         texts = [self._texts.popleft() for _ in range(len(self._texts))]
+        sealed = [row for entry in self._at_work if entry.taken for row in entry.sealed]
         batch = self._book.take()
         if batch is not None or texts:
-            self._disk.commit(batch, texts)
+            self._disk.commit(batch, texts, sealed)
 
     # --- the end of it ---
 

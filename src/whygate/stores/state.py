@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from whygate.core import records
 from whygate.core.decision import Claim
+from whygate.core.events import ApprovalRecord, GrantRecord
+from whygate.core.in_force import CLAIMS, InForce
 from whygate.core.instants import to_us
 from whygate.core.reasons import Code
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, PolicyRecord, TaskRecord
@@ -54,6 +56,8 @@ class LiveState:
         """Tasks that differ from what the store last wrote; the store empties it."""
         self.whole: set[str] = set()
         """Those of them whose row is new, or differs in more than what a call that joins changes; emptied likewise."""
+        self.in_force = InForce()
+        """Questions, elevations, exceptions, the kill switch, people."""
         self._expiries: list[tuple[int, str]] = []
 
     def keep(self, task: Task) -> None:
@@ -68,7 +72,17 @@ class LiveState:
         if claim.kind == "task":
             task = self.tasks.get(claim.key)
             return task is not None and claim.value == "open" and not 0 < task.expires_us <= now_us
-        return False
+        return claim.kind in CLAIMS and self.in_force.holds(claim, now_us)
+
+    def switched_off(self, record: AnyRecord) -> str:
+        """Who was switched off meanwhile, of those that a permission is for; empty where nobody was. Every permission claims
+        that, so none says so.
+        """
+        suspended = self.in_force.suspended
+        if not suspended or not isinstance(record, DecisionRecord) or record.effect != "allow":
+            return ""
+        subject = record.subject
+        return next((who for who in (subject.id, *(each.id for each in subject.on_behalf_of)) if who in suspended), "")
 
     def sweep(self, now_us: int) -> None:
         """Forget tasks that have expired. Part of ``apply``: whether a task still counts depends on a record's time alone."""
@@ -86,6 +100,7 @@ class LiveState:
         """
         if self._expiries:
             self.sweep(now_us)
+        self.in_force.apply(record, now_us)
         before = None
         if isinstance(record, DecisionRecord):
             before = self._link(record.context.task, seq)
@@ -94,6 +109,8 @@ class LiveState:
         elif isinstance(record, CompletionRecord):
             before = self._link(record.task, seq)
             self.note_call(record, seq)
+        elif isinstance(record, ApprovalRecord | GrantRecord):
+            before = self._link(record.task, seq)
         elif isinstance(record, TaskRecord):
             if record.event == "opened":
                 self._open(record, now_us)

@@ -22,6 +22,7 @@ class Entry(msgspec.Struct, gc=False):
     future: "asyncio.Future[None]"
     loop: asyncio.AbstractEventLoop
     refused: Exception | None = None
+    sealed: tuple[tuple[bytes, bytes], ...] = ()
     taken: bool = False
     """Whether it is in the book, and so in the commit."""
 

@@ -81,6 +81,9 @@ class FakeGate:
             return None
         return await self.admit(call)
 
+    async def settled(self, admission: Admission, within_s: float) -> bool:  # noqa: ARG002  the port's
+        return False
+
     def digest(self, data: bytes) -> str:
         return keyed_digest(_KEY, data)
 

@@ -11,7 +11,7 @@ from typing import Any
 from whygate.core.decision import Claim
 from whygate.core.instants import from_us
 from whygate.core.records import AnyRecord, CompletionRecord, decode
-from whygate.flow.ports import LedgerUnavailable, StoredTask
+from whygate.flow.ports import NOTHING, LedgerUnavailable, StoredTask
 from whygate.stores.book import Book, Unwritable
 from whygate.stores.clocks import wall_us
 from whygate.stores.state import LiveState, fold
@@ -23,6 +23,7 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.leaves: list[bytes] = []
         self.policies: dict[str, dict[str, str]] = {}
+        self.sealed: dict[str, bytes] = {}
         self.writer = "fake"
 
 
@@ -44,6 +45,7 @@ class MemoryLedger:
         self.dropped = 0
         self._fail_next: bool | None = None
         self._texts: dict[str, dict[str, str]] = {}
+        self._sealed: dict[str, bytes] = {}
         self._told_us = 0
         state = fold(self.disk.leaves).state if self.disk.leaves else LiveState()
         newest = decode(self.disk.leaves[-1]) if self.disk.leaves else None
@@ -58,12 +60,15 @@ class MemoryLedger:
         self._book.unknown()
         self._commit()
 
-    async def append(self, *records: AnyRecord, claims: tuple[Claim, ...] = ()) -> None:
+    async def append(
+        self, *records: AnyRecord, claims: tuple[Claim, ...] = (), sealed: Mapping[str, bytes] = NOTHING
+    ) -> None:
         if self.failed is not None:
             raise LedgerUnavailable(self.failed)
         self._book.begin(self._wall(), self._steady())
         try:
             self._book.admit(records, claims)
+            self._sealed.update(sealed)
         finally:
             self._commit()
 
@@ -88,6 +93,9 @@ class MemoryLedger:
 
     def policy_in_force(self) -> str:
         return self._book.state.policy
+
+    def in_force(self) -> list[tuple[str, str, bytes]]:
+        return list(self._book.state.in_force)
 
     def now(self) -> datetime.datetime:
         self._told_us = max(self._told_us, self._book.last_us, self._wall())
@@ -125,6 +133,8 @@ class MemoryLedger:
             for digest, texts in self._texts.items():
                 self.disk.policies.setdefault(digest, texts)
             self._texts = {}
+            self.disk.sealed |= self._sealed
+            self._sealed = {}
         if self._fail_next is not None:
             self._fail_next = None
             self.failed = "the fake ledger was told to fail"

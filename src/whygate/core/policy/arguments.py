@@ -83,6 +83,13 @@ def all_of(wanted: Iterable[Wanted]) -> Wanted:
     return made
 
 
+def paths_of(wanted: Wanted, above: str = "args") -> tuple[str, ...]:
+    """The places of arguments that are read, as dotted paths; ``args`` alone for all of them."""
+    if isinstance(wanted, Part):
+        return (above,)
+    return tuple(path for name, below in sorted(wanted.items()) for path in paths_of(below, f"{above}.{name}"))
+
+
 def _path(node: Node) -> tuple[str, ...] | None:
     """The members that lead from ``args`` to what ``node`` is; ``None`` where it is anything else."""
     steps: list[str] = []

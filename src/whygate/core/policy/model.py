@@ -18,6 +18,7 @@ from whygate.core.policy import match
 from whygate.core.policy.arguments import Wanted, all_of
 from whygate.core.policy.cel import Condition, Joint, joint
 from whygate.core.policy.match import ToolSelector
+from whygate.core.policy.wants import Want
 from whygate.core.reasons import Code, Outcome
 
 CACHE_ENTRIES: Final = 4096
@@ -54,6 +55,10 @@ class CompiledRule:
     overridable: bool = False
     requirement: Requirement | None = None
     scopes: frozenset[str] = frozenset()
+    want: Want | None = None
+    """The requirement made ready, where it wants people."""
+    rule_digest: str = ""
+    """Of what this rule says, apart from the rest of its policy: what approvals and elevations are bound to."""
     why: str
     permits: bool = field(init=False)
     enforced: bool = field(init=False)
@@ -144,7 +149,7 @@ class Applicable:
 class PolicySet:
     """All policies in force. Built by ``parse.load``; equal to another by its digest."""
 
-    __slots__ = ("_cache", "_index", "_made", "claim", "digest", "policies", "rules", "texts")
+    __slots__ = ("_cache", "_index", "_made", "claim", "digest", "policies", "rules", "texts", "wanting")
 
     def __init__(self, texts: Mapping[str, str], policies: Iterable[Policy]) -> None:
         self.texts: Mapping[str, str] = MappingProxyType(dict(sorted(texts.items())))
@@ -153,6 +158,8 @@ class PolicySet:
         """That this set is in force. Every decision by rules rests on it, refusals too: a record never names another."""
         self.policies: tuple[Policy, ...] = tuple(sorted(policies, key=lambda policy: policy.id))
         self.rules: tuple[CompiledRule, ...] = tuple(rule for policy in self.policies for rule in policy.rules)
+        self.wanting = {rule.rule_digest: rule for rule in self.rules if rule.want is not None}
+        """Rules that want people, by their digests."""
         self._index = _indexed(self.rules)
         self._cache: dict[tuple[Any, ...], Applicable] = {}
         self._made: dict[tuple[int, ...], Applicable] = {}

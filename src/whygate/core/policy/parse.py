@@ -20,6 +20,7 @@ from whygate.core.policy.errors import PolicyError, PolicyErrors
 from whygate.core.policy.lint import growth, is_constant_list, lint
 from whygate.core.policy.match import ToolSelector
 from whygate.core.policy.model import UNMET, CompiledRule, Policy, PolicySet, TestCase
+from whygate.core.policy.wants import digest_of_rule, want
 from whygate.core.reasons import Code
 from whygate.core.things import KINDS, PROMPT, QUESTION, RESOURCE
 
@@ -188,6 +189,12 @@ class _Builder:
             else:
                 yield each
 
+    def _names_of(self, source: str | None) -> dict[str, str]:
+        """The names that a condition rests on, with their expressions."""
+        checked = None if source is None else self._env.check(source)
+        used = frozenset[str]() if checked is None or isinstance(checked, tuple) else self._used(checked)
+        return {name: text for name, text in self._lets.items() if name in used}
+
     def _condition(self, source: str, loc: Loc) -> Condition | None:
         checked = self._env.check(source)
         if isinstance(checked, tuple):
@@ -246,6 +253,10 @@ class _Builder:
             scopes=frozenset(requirement.params["scopes"])
             if requirement and requirement.kind == "scope"
             else frozenset(),
+            want=None if requirement is None else want(requirement.kind, requirement.params),
+            rule_digest=digest_of_rule(
+                raw.policy, agents, self._names_of(rule.when), self._document.value["rules"][index]
+            ),
             why=rule.why,
         )
 
@@ -291,11 +302,8 @@ class _Builder:
             code = next((each for each in Code if each.value == case.expect.code), None)
             if code is None:
                 self._fail((*loc, "expect", "code"), f"unknown reason code `{case.expect.code}`")
-        if (
-            case.expect.rule is not None
-            and "/" not in case.expect.rule
-            and case.expect.rule not in {r.id for r in raw.rules}
-        ):
+        expected = case.expect.rule or "/"
+        if "/" not in expected and expected not in {r.id for r in raw.rules}:
             self._fail((*loc, "expect", "rule"), f"no rule `{case.expect.rule}` here (another policy's: policy/rule)")
         given = case.given
         now = given.now or TEST_NOW

@@ -4,7 +4,7 @@ import datetime
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from whygate.core.calls import Tier, ToolClass
 from whygate.core.identity import IdentityType, Proof
@@ -95,15 +95,31 @@ class Human(_Shape):
     )
     within: Duration = "10m"
     narrow: list[Annotated[str, AfterValidator(_narrowable)]] = []
+    uses: Count = 1
+    use_within: Duration = "10m"
+    for_task: Duration | None = None
+    client_answers: bool = False
 
 
 class Grant(_Shape):
     """A just-in-time elevation is active."""
 
     entitlement: Id
-    approvers: Approvers
+    approvers: Approvers | None = None
+    auto: bool = False
     max_ttl: Duration
     max_uses: Count | None = None
+    quorum: Count = 1
+    not_: Annotated[list[Literal["requester", "owner"]], AfterValidator(_never_itself)] = Field(
+        alias="not", default=["requester"]
+    )
+    within: Duration = "10m"
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "Grant":
+        if self.auto == (self.approvers is not None):
+            raise ValueError("an elevation is either approved by `approvers` or given by policy itself (`auto: true`)")
+        return self
 
 
 class Authn(_Shape):
