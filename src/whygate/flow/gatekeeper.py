@@ -218,7 +218,7 @@ class Gatekeeper:
             records: tuple[AnyRecord, ...] = (record,) if opened is None else (opened, record)
             try:
                 if question is not None:
-                    sealed = {question.record.id: question.document}
+                    sealed = {question.record.id: question.sealed}
                     about = question.about(record)
                     await self._authority.commit(*records, about, claims=(*claims, question.claim), sealed=sealed)
                 elif decision.approval is not None or decision.grant:

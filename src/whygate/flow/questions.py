@@ -29,6 +29,11 @@ class Question(NamedTuple):
     claim: Claim
     """That the same is not asked already."""
 
+    @property
+    def sealed(self) -> bytes:
+        """The document as it is kept: under ``shown``, so that what an approver changes has a place beside it."""
+        return b'{"shown":' + self.document + b"}"
+
     def about(self, decision: DecisionRecord) -> ApprovalRecord:
         """Its record, once the decision that asks has one."""
         self.record.decision = decision.id
