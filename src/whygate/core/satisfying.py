@@ -118,6 +118,7 @@ def unmet(rule: CompiledRule, facts: Facts) -> tuple[Code, ApprovalUsed | None]:
 
 
 _ENDED: Final = {
+    State.CANCELLED: Code.STEP_UP_DENIED,
     State.DENIED: Code.STEP_UP_DENIED,
     State.EXPIRED: Code.STEP_UP_EXPIRED,
     State.REVOKED: Code.STEP_UP_DENIED,

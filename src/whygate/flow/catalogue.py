@@ -14,7 +14,7 @@ Rules of this file:
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -102,6 +102,11 @@ class Catalogue:
             return None
         standing = Standing.UNPINNED if listed.pinned else Standing.ACCEPTED
         return msgspec.structs.replace(listed.make(name), known=False, standing=standing)
+
+    def schema(self, tool: Tool | None) -> Any:
+        """The input schema as it is pinned; ``None`` where nothing is."""
+        pin = None if tool is None else self.pins.by_tool.get((tool.server, tool.name))
+        return None if pin is None else pin.schema
 
     def by_id(self, tool_id: str) -> Tool | None:
         """The tool of an id ``server/name``."""

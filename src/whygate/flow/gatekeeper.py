@@ -11,6 +11,7 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import time
@@ -23,7 +24,7 @@ from whygate.core import ids
 from whygate.core.approvals import State
 from whygate.core.calls import Fault, Hints, Tool, ToolCall
 from whygate.core.decide import decide
-from whygate.core.decision import Decision
+from whygate.core.decision import Claim, Decision
 from whygate.core.facts import Facts, TaskFacts
 from whygate.core.identity import Principal
 from whygate.core.instants import from_us
@@ -48,6 +49,7 @@ from whygate.flow.questions import Question, Questions
 from whygate.flow.quotas import MAX_IN_FLIGHT, RECORDED_PER_HOUR, REFUSED_PER_HOUR, STREAMS, InFlight, PerHour
 from whygate.flow.recording import arguments_digest, recorded
 from whygate.flow.repeats import Overdrawn, Strangers
+from whygate.flow.subjects import subject_of
 from whygate.flow.tasks import Tasks
 
 TRIES: Final = 4
@@ -204,7 +206,7 @@ class Gatekeeper:
             if not isinstance(joined, Fault):
                 task = joined.task
                 opened = joined.opened or opened
-            call, decision, duration_us = self._decide(call, task, now)
+            asked, (call, decision, duration_us) = call, self._decide(call, task, now)
             if not decision.allows and (counted := await self._overdrawn(call, decision)) is not None:
                 return counted
             question: Question | None = None
@@ -232,6 +234,7 @@ class Gatekeeper:
                 continue
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
             admission = _admission(call, decision, record, task)
+            admission.narrowed = call is not asked
             return admission if decision.approval is None else self._with_question(admission, decision.approval.id)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
 
@@ -313,18 +316,37 @@ class Gatekeeper:
             suspended=known.suspended,
         )
 
-    async def settled(self, admission: Admission, within_s: float) -> bool:
+    async def settled(self, admission: Admission, within_s: float) -> bool | None:
         """See ``flow.ports.Gate``."""
         if admission.approval is None:
-            return False
+            return None
         caller = admission.call.principal.id
         ticket = self._held.begin(caller, time.perf_counter_ns())
         if not ticket:
-            return False
+            return None
         try:
             return await self._authority.settled(admission.approval.id, within_s)
         finally:
             self._held.end(caller, ticket)
+
+    async def client_answers(self, admission: Admission, approve: bool | None) -> None:  # noqa: FBT001  the port's
+        """See ``flow.ports.Gate``."""
+        approval = None if admission.approval is None else self._authority.find(admission.approval.id)
+        if approval is None or approval.state is not State.PENDING:
+            return
+        trusted = admission.want is not None and admission.want.client and approval.asked.quorum == 1
+        if approve is not None and not trusted:
+            return
+        event = "cancelled" if approve is None else "approved" if approve else "denied"
+        record = self._authority.event_of(
+            approval,
+            event,
+            proof="client",
+            shown_digest=approval.shown_digest,
+            subject=subject_of(admission.call.principal),
+        )
+        with contextlib.suppress(ClaimFailed, LedgerUnavailable):
+            await self._authority.commit(record, claims=(Claim(key=approval.id, kind="approval", value="open"),))
 
     async def _refuse(self, call: ToolCall, fault: Fault) -> Admission:
         """Record a refusal that rests on no rule and no claim."""

@@ -141,6 +141,8 @@ class Admission(msgspec.Struct, kw_only=True):
     """The question that waits for a person."""
     want: HumanWant | None = None
     """What the rule that asks says of it."""
+    narrowed: bool = False
+    """Whether ``call`` has arguments that an approver changed, in the place of the caller's."""
     ticket: int = 0
     """Of the caller's quota of calls in flight; 0 where none is held."""
 
@@ -190,9 +192,14 @@ class Gate(Protocol):
     async def glance(self, call: ToolCall) -> Admission | None:
         """Decide what is recorded only where it is refused; ``None`` where it may pass. Joins no task, holds no quota."""
 
-    async def settled(self, admission: Admission, within_s: float) -> bool:
-        """Wait for the answer to the question that ``admission`` is about; ``False`` where it has not come after so long, or
-        where this caller has too many calls waiting already.
+    async def settled(self, admission: Admission, within_s: float) -> bool | None:
+        """Wait for the answer to the question that ``admission`` is about; ``False`` where it has not come after so long,
+        ``None`` where too many calls of this caller wait already.
+        """
+
+    async def client_answers(self, admission: Admission, approve: bool | None) -> None:  # noqa: FBT001  three values
+        """What the client's own process says to the question: ``None`` that it wants no answer any more. Counts as an answer
+        only where policy trusts the process, and is recorded as that.
         """
 
     def digest(self, data: bytes) -> str:

@@ -6,7 +6,7 @@ Both look alike to the edge: a request goes in, an HTTP-shaped answer comes out.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -54,6 +54,9 @@ class Catalogue(Protocol):
 
     def find(self, server: str, name: str) -> Tool | None:
         """The tool of this name; ``None`` where there can be none."""
+
+    def schema(self, tool: Tool | None) -> Any:
+        """The input schema as it is pinned; ``None`` where nothing is."""
 
     def listed(self, server: str, given: Sequence[bytes], cause: str = "list") -> list[bool]:
         """Take note of the definitions of a list; for each, whether it is as pinned."""

@@ -9,7 +9,6 @@ Rules of this file:
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -20,7 +19,7 @@ from whygate.core.calls import Fault, ToolCall
 from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Completion, Gate, Identifier
 from whygate.mcp import refusals
-from whygate.mcp.backend import Answered, Backend, Catalogue, HttpBackend, Outgoing, Refused, Server
+from whygate.mcp.backend import Backend, Catalogue, HttpBackend, Refused, Server
 from whygate.mcp.envelope import (
     INTERNAL_ERROR,
     METHOD_NOT_FOUND,
@@ -30,14 +29,16 @@ from whygate.mcp.envelope import (
     hints,
     read,
 )
-from whygate.mcp.frames import FrameTooLarge, event
+from whygate.mcp.forwarding import Forwarder
+from whygate.mcp.frames import FrameTooLarge
+from whygate.mcp.ladder import Ladder
 from whygate.mcp.methods import LISTEN
+from whygate.mcp.narrowing import narrow
 from whygate.mcp.passing import Passing, is_light, said
 from whygate.mcp.questions import Questions, Within
-from whygate.mcp.relay import Open, Stream, tell
-from whygate.mcp.results import Results, Undecided
+from whygate.mcp.relay import Open, tell
+from whygate.mcp.results import Results
 from whygate.mcp.sessions import Bindings
-from whygate.mcp.splices import upward as spliced
 from whygate.mcp.stdio import StdioBackend
 from whygate.mcp.targets import OPEN, Target, Targets
 from whygate.mcp.turns import METHODS, Turn, without_method
@@ -45,7 +46,6 @@ from whygate.mcp.watch import Watch
 from whygate.transport.asgi import JSON, BodyTooLarge, BodyTooSlow, ClientGone, Exchange
 from whygate.transport.aside import aside
 from whygate.transport.callers import identify
-from whygate.transport.headers import downward, upward
 from whygate.transport.origin import Origins
 from whygate.transport.readings import second_reading
 from whygate.transport.refusals import answer_headers
@@ -54,8 +54,7 @@ from whygate.transport.upstream import UpstreamError, Upstreams
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 """What the Python SDK's server takes by default; a larger call is a file transfer in disguise."""
 _NONE: Final[dict[str, Any]] = {}
-RESULT_CAP_BYTES: Final = 16 * 1024 * 1024
-EVENTS: Final = "text/event-stream"
+_STATED: Final = ("inputResponses", "requestState")
 
 _log = logging.getLogger("whygate.mcp")
 
@@ -90,6 +89,8 @@ class McpEdge:
         self._results = Results(gate, catalogue, self._targets)
         self._questions = Questions(gate)
         self._passing = Passing(gate, self._bindings, self._results)
+        self._forwarder = Forwarder(self._servers, self._backends, self._bindings, self._questions, self._passing)
+        self._ladder = Ladder(gate, self._capabilities)
 
     async def start(self) -> None:
         """Open the pools of connections. Processes start when somebody needs them."""
@@ -138,13 +139,13 @@ class McpEdge:
     async def _serve(self, server_name: str, turn: Turn) -> None:
         wrong = await self._read(server_name, turn)
         envelope = turn.envelope
-        if wrong is None and "requestState" in envelope.params:
+        if wrong is None and not envelope.params.keys().isdisjoint(_STATED):
             wrong = self._opened_state(turn)
         turn.wrong = wrong
         if wrong is not None:
             await self._refuse(turn)
         elif envelope.method == "tools/call" or (envelope.id is not None and not is_light(envelope)):
-            await self._decide(turn, self._forward)
+            await self._decide(turn, self._forwarder.forward)
         else:
             await self._pass(turn)
 
@@ -182,6 +183,9 @@ class McpEdge:
 
     def _opened_state(self, turn: Turn) -> Wrong | None:
         """Put the server's own ``requestState`` in the place of the sealed one, where there is one; what is wrong with it."""
+        if (wrong := self._ladder.take_up(turn)) is not None:
+            return wrong
+        turn.carried = turn.envelope.params.get("requestState")
         if "requestState" not in turn.envelope.params:
             return None
         return self._targets.open_state(turn.server, turn.principal, turn.envelope)
@@ -215,6 +219,7 @@ class McpEdge:
             public=public,
             faults=() if fault is None else (fault,),
             hints=hints(envelope, turn.heads),
+            presented=turn.presented,
             version=envelope.version,
             request_id=envelope.id_text,
         )
@@ -252,25 +257,17 @@ class McpEdge:
     async def _answer(self, turn: Turn, admission: Admission) -> None:
         metadata = self._resource_metadata.replace("{server}", turn.server)
         reply = refusals.refusal(admission, turn.envelope, turn.wrong, metadata)
-        await turn.exchange.respond(reply.status, reply.headers, reply.body)
+        await tell(turn.exchange, reply.status, reply.headers, reply.body)
 
-    def _outgoing(self, turn: Turn, body: bytes, traceparent: str) -> Outgoing:
-        exchange, heads = turn.exchange, turn.heads
-        injected = self._servers[turn.server].headers
-        if traceparent:
-            injected = (*injected, ("traceparent", traceparent))
-        return Outgoing(
-            http_method=exchange.method,
-            headers=upward(exchange.headers, injected),
-            body=body,
-            envelope=turn.envelope,
-            principal=turn.principal,
-            session=heads.text(b"mcp-session-id"),
-            takes_events=EVENTS in heads.text(b"accept"),
-        )
+    def _capabilities(self, turn: Turn) -> Mapping[str, Any]:
+        """What the client of a legacy session said that it can do."""
+        return self._bindings.capabilities(turn.server, turn.heads.text(b"mcp-session-id"), turn.principal)
 
     async def _pass(self, turn: Turn) -> None:
         """Pings and notifications, which are recorded only where they are refused; streams, goodbyes, and answers."""
+        if not turn.envelope.method and self._ladder.heard(turn):
+            await self._heard_ours(turn)
+            return
         call = self._call(turn, OPEN)
         if not turn.envelope.method:
             call = msgspec.structs.replace(call, args=said(turn.envelope))
@@ -280,7 +277,7 @@ class McpEdge:
         if admission is not None and not admission.allowed:
             await self._answer(turn, admission)
             return
-        out = self._outgoing(turn, turn.body, "")
+        out = self._forwarder.outgoing(turn, turn.body, "")
         try:
             within = Within(self._questions, call, self._backends[turn.server], out)
             await self._passing.through(turn.exchange, within, admission)
@@ -288,10 +285,34 @@ class McpEdge:
             turn.wrong = Wrong(refused.code, refused.note, rpc=REFUSED)
             await self._refuse(turn)
 
-    async def _decide(self, turn: Turn, forward: Forward) -> None:
-        admission = await self._admit(turn)
+    async def _heard_ours(self, turn: Turn) -> None:
+        """The client answered what we asked ourselves: recorded, and passed on to nobody."""
+        turn.admitted = True
+        call = msgspec.structs.replace(self._call(turn, OPEN), args=said(turn.envelope))
+        admission = await self._gate.admit(call)
         if not admission.allowed:
             await self._answer(turn, admission)
+            return
+        self._gate.complete(admission, Completion(status=202))
+        await turn.exchange.respond(202, answer_headers(admission.answer), b"")
+
+    async def _admitted(self, turn: Turn) -> Admission | None:
+        """The admission to go on with; ``None`` where the client has its answer: refused, or asked for a person's leave."""
+        admission: Admission | None = await self._admit(turn)
+        if admission is not None and admission.approval is not None:
+            admission = await self._ladder.climb(turn, admission, lambda: self._admit(turn))
+        if admission is None:
+            return None
+        if not admission.allowed:
+            await self._answer(turn, admission)
+            return None
+        if admission.narrowed:
+            narrow(turn, admission.call.args, self._catalogue.schema(admission.call.tool))
+        return admission
+
+    async def _decide(self, turn: Turn, forward: Forward) -> None:
+        admission = await self._admitted(turn)
+        if admission is None:
             return
         opened = Open(self._gate, self._results, admission, turn.envelope)
         opened.besides = turn.besides
@@ -342,59 +363,3 @@ class McpEdge:
             await turn.exchange.end()  # the response was passed on before the stream broke off
             return
         await tell(turn.exchange, 200, [JSON, *answer], opened.fail(code, error, sent=sent))
-
-    async def _forward(self, turn: Turn, opened: Open, watch: Watch) -> None:
-        exchange, admission = turn.exchange, opened.admission
-        out = self._outgoing(turn, spliced(turn.envelope, admission.traceparent), admission.traceparent)
-        backend = self._backends[turn.server]
-        if not self._bindings.usable(turn.server, out.session, out.principal):
-            body = opened.ours(404, refusals.dead_session(turn.envelope))
-            await exchange.respond(404, [JSON, *answer_headers(admission.answer)], body)
-            return
-        async with backend.send(out) as answer:
-            opened.status = answer.status
-            if turn.envelope.method == "initialize":
-                self._bind(turn, answer)
-            if answer.media_type == EVENTS:
-                await self._stream(turn, opened, answer, Within(self._questions, admission.call, backend, out), watch)
-                return
-            body = await answer.read(RESULT_CAP_BYTES)
-            try:
-                status, passed, own = opened.whole(answer.status, body)
-            except Undecided as found:
-                may = await Within(self._questions, admission.call, backend, out).may_be_asked(found.questions)
-                status, passed, own = opened.whole(answer.status, body, may=may)
-            headers = downward(answer.headers) if own else [JSON]
-            headers += answer_headers(admission.answer)
-        await exchange.respond(status, headers, passed)
-
-    def _bind(self, turn: Turn, answer: Answered) -> None:
-        """A session that begins belongs to whoever began it."""
-        for name, value in answer.headers:
-            if name.lower() == "mcp-session-id":
-                self._bindings.bind(turn.server, value, turn.principal)
-
-    async def _stream(self, turn: Turn, opened: Open, answer: Answered, within: Within, watch: Watch) -> None:
-        exchange = turn.exchange
-        headers = downward(answer.headers)
-        headers += answer_headers(opened.admission.answer)
-        await exchange.start(answer.status, headers, at_once=turn.envelope.method == LISTEN)
-        stream = Stream(opened, within, RESULT_CAP_BYTES)
-        with exchange.resting() if turn.envelope.method == LISTEN else contextlib.nullcontext():
-            async for chunk in answer.chunks():
-                passed = await stream.feed(chunk)
-                if passed:
-                    await exchange.send(passed)
-                if watch.unheard(len(chunk)):
-                    opened.finish(Completion(status=opened.status, is_error=True, error="client_gone"))
-                    return
-        passed = await stream.end()
-        if not opened.done:
-            if stream.resumable and not turn.envelope.modern:
-                # 2025-11-25: a server may close the stream and answer when the client comes back for the rest.
-                self._passing.awaits(opened, turn.heads.text(b"mcp-session-id"))
-            else:
-                passed += event(opened.fail(Code.UPSTREAM_FAILED))
-        if passed:
-            await exchange.send(passed)
-        await exchange.end()

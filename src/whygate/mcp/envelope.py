@@ -57,7 +57,7 @@ _METHOD: Final = re.compile(r"[A-Za-z][\w/.$-]{0,63}")
 _PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WANTED: Final = frozenset(
     (b"authorization", b"accept", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
-     b"mcp-session-id", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")
+     b"mcp-session-id", b"prefer", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")
 )  # fmt: skip
 _HINTING: Final = frozenset(
     (b"mcp-session-id", b"traceparent", b"whygate-task", b"whygate-workflow", b"whygate-incident")

@@ -11,7 +11,7 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +24,7 @@ from whygate.mcp import merging, refusals
 from whygate.mcp.backend import Refused
 from whygate.mcp.conversation import LEGACY, OURSELVES
 from whygate.mcp.crossing import ROUNDS, Crossing, Down, Input
-from whygate.mcp.edge import EVENTS, McpEdge
+from whygate.mcp.edge import McpEdge
 from whygate.mcp.envelope import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -34,6 +34,7 @@ from whygate.mcp.envelope import (
     Envelope,
     Wrong,
 )
+from whygate.mcp.forwarding import EVENTS
 from whygate.mcp.gathering import Gathering
 from whygate.mcp.passing import is_light, said
 from whygate.mcp.relay import Open, tell
@@ -77,6 +78,8 @@ class MergedEdge(McpEdge):
         method = turn.envelope.method
         if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
             await self._refuse(turn)
+        elif turn.exchange.method == "POST" and not method and self._ladder.heard(turn):
+            await self._heard_ours(turn)
         elif turn.exchange.method != "POST" or not method:
             await self._without_method(turn)
         elif method == "tools/call":
@@ -103,6 +106,13 @@ class MergedEdge(McpEdge):
         metadata = self._resource_metadata.removesuffix("/{server}")
         reply = refusals.refusal(admission, turn.envelope, turn.wrong, metadata)
         await tell(turn.exchange, reply.status, reply.headers, reply.body)
+
+    def _capabilities(self, turn: Turn) -> Mapping[str, Any]:
+        if not turn.merged:
+            return super()._capabilities(turn)
+        session = turn.heads.text(_SESSION)
+        talk = self._talks.find(session, turn.principal) if session else None
+        return {} if talk is None else talk.capabilities
 
     async def _refuse_as(self, turn: Turn, wrong: Wrong) -> None:
         turn.wrong = wrong

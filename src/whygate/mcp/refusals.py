@@ -108,6 +108,8 @@ def tool_result(envelope: Envelope, answer: Answer, note: str, code: Code) -> by
     if code is not answer.code:
         told["completion"] = code.value
         after = TABLE[code].next
+    if answer.approval_url:
+        note = f"{note} Ask for it to be answered at {answer.approval_url} (until {answer.answer_by}), then call again."
     text = f"{note} [{code.value}; next: {after.value}; decision: {answer.id or 'not recorded'}]"
     result: dict[str, Any] = {
         "content": [{"type": "text", "text": text}],

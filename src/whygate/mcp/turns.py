@@ -18,7 +18,7 @@ class Turn:
 
     __slots__ = (
         *("admitted", "answers", "asked", "besides", "body", "envelope", "exchange", "heads", "merged", "principal"),
-        *("server", "wrong"),
+        *("carried", "presented", "said", "server", "wrong"),
     )
 
     def __init__(self, exchange: Exchange) -> None:
@@ -33,6 +33,12 @@ class Turn:
         """What was asked for there, where no such server is."""
         self.answers = _NONE
         """What the client said, there, to a server that asks before it goes on."""
+        self.presented = ""
+        """The approval that it came back with."""
+        self.said: dict[str, Any] = _NONE
+        """What the client's process answered to our own question."""
+        self.carried: str | None = None
+        """The tool's own state as the client sent it: sealed."""
         self.envelope = Envelope()
         self.wrong: Wrong | None = None
         self.admitted = False

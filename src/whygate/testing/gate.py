@@ -81,8 +81,11 @@ class FakeGate:
             return None
         return await self.admit(call)
 
-    async def settled(self, admission: Admission, within_s: float) -> bool:  # noqa: ARG002  the port's
+    async def settled(self, admission: Admission, within_s: float) -> bool | None:  # noqa: ARG002  the port's
         return False
+
+    async def client_answers(self, admission: Admission, approve: bool | None) -> None:  # noqa: FBT001  the port's
+        """Nobody asks here."""
 
     def digest(self, data: bytes) -> str:
         return keyed_digest(_KEY, data)
@@ -117,6 +120,9 @@ class FakeCatalogue:
 
     def find(self, server: str, name: str) -> Tool | None:
         return None if name == "nosuch" else Tool(server=server, name=name, type="mcp")
+
+    def schema(self, tool: Tool | None) -> None:
+        """Nothing is pinned here."""
 
     def heard(self, server: str) -> None:
         self.stirred.append(server)

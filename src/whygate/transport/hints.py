@@ -7,6 +7,7 @@ from whygate.core.calls import Hints
 from whygate.core.ids import parse_traceparent
 from whygate.transport.asgi import Exchange
 
+_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,5})\"?\s*(?:$|[,;])", re.IGNORECASE)
 _LABEL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -15,6 +16,14 @@ def label(text: str | None) -> str:
     counts as absent.
     """
     return text if text is not None and _LABEL.fullmatch(text) else ""
+
+
+def wait_of(prefer: str | None) -> int | None:
+    """For how many seconds a client is willing to wait (``Prefer: wait=10``, RFC 7240 section 4.3); ``None`` where it does not
+    say.
+    """
+    found = None if not prefer else _WAIT.search(prefer)
+    return None if found is None else int(found[1])
 
 
 def from_headers(exchange: Exchange) -> Hints:

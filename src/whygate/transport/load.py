@@ -12,8 +12,9 @@ from typing import Final
 MAX_BUSY: Final = 1024
 """Exchanges at work at once. At 32 in flight a core is busy already, so this is a queue of seconds: whoever comes on top
 would give up waiting before the answer, and its call would be done for nobody."""
-MAX_STREAMS: Final = 4096
-"""Streams that clients hold open to hear of news (GET). They rest most of the time; half of the connections."""
+MAX_STREAMS: Final = 6144
+"""Streams that clients hold open to hear of news (GET), and calls that wait for a person. They rest most of the time; three
+quarters of the connections."""
 MAX_HELD_BYTES: Final = 512 * 1024 * 1024
 """Of bodies that came in more than one piece, from their first piece to the end of their exchange: 128 of the largest."""
 TRIM_BYTES: Final = 64 * 1024 * 1024

@@ -64,6 +64,8 @@ def refusal_headers(answer: Answer, resource_metadata: str) -> list[Header]:
     status = status_of(answer.code)
     if status == 401:
         headers.append((b"www-authenticate", challenge(answer.code, resource_metadata).encode("latin-1")))
+    if answer.approval_url:
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     if status in (429, 503):
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     return headers
@@ -80,13 +82,18 @@ def challenge(code: Code, resource_metadata: str) -> str:
 
 def data(answer: Answer) -> dict[str, str]:
     """``{id, outcome, code, note, next}``: what every answer tells a program."""
-    return {
+    told = {
         "id": answer.id,
         "outcome": answer.outcome.value,
         "code": answer.code.value,
         "note": answer.note,
         "next": answer.next.value,
     }
+    if answer.approval:
+        told["approval"] = answer.approval
+    if answer.approval_url:
+        told |= {"approval_url": answer.approval_url, "answer_by": answer.answer_by}
+    return told
 
 
 NOT_SENT: Final = "The tool could not be reached. The call was not sent to it, so it has not acted."
