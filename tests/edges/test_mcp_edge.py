@@ -439,7 +439,7 @@ async def test_a_failure_after_the_decision_still_completes_the_call(
     up: Gateway, upstream: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exactly one completion, whatever breaks."""
-    monkeypatch.setattr(up.edge, "_outgoing", None)
+    monkeypatch.setattr(up.edge._forwarder, "outgoing", None)
     async with up.raw() as client:
         answer = await client.post("/up", json=call(modern=False))
     assert answer.status_code == 500

@@ -234,7 +234,7 @@ class Gatekeeper:
                 continue
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
             admission = _admission(call, decision, record, task)
-            admission.narrowed = call is not asked
+            admission.before = asked.args if call is not asked else None
             return admission if decision.approval is None else self._with_question(admission, decision.approval.id)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
 

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -141,8 +141,8 @@ class Admission(msgspec.Struct, kw_only=True):
     """The question that waits for a person."""
     want: HumanWant | None = None
     """What the rule that asks says of it."""
-    narrowed: bool = False
-    """Whether ``call`` has arguments that an approver changed, in the place of the caller's."""
+    before: Mapping[str, Any] | None = None
+    """The caller's own arguments, where ``call`` has those that an approver changed."""
     ticket: int = 0
     """Of the caller's quota of calls in flight; 0 where none is held."""
 

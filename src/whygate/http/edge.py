@@ -21,6 +21,7 @@ from whygate.core.identity import ANONYMOUS, Principal
 from whygate.core.reasons import Code
 from whygate.core.strict_json import Unreadable, loads
 from whygate.flow.ports import Admission, Answer, Completion, Gate, Identifier
+from whygate.http.asking import asked_again, narrowed
 from whygate.http.redirects import through_the_gateway
 from whygate.http.routes import Route, Router, merge, query_of
 from whygate.http.signature import Signature
@@ -37,6 +38,7 @@ from whygate.transport.upstream import UpstreamError, UpstreamResponse, Upstream
 
 BODY_CAP_BYTES: Final = 4 * 1024 * 1024
 _CREDENTIAL: Final = frozenset((401, 407))
+_UNCHANGED: Final = Completion(is_error=True, error="not_forwarded", code=Code.UPSTREAM_FAILED)
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _CUT_OFF: Final = Fault(code=Code.REQUEST_MALFORMED, note="a number sign in the query: whoever sends it on ends there")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
@@ -96,6 +98,17 @@ class HttpEdge:
             _log.exception("a request could not be read in an unforeseen way")
             asked = await self._gate.admit(_unread(exchange)), b""
         admission, body = asked
+        if admission.approval is not None:
+            try:
+                admission = await asked_again(self._gate, exchange, admission)
+            except ClientGone:
+                return
+        if admission.before is not None:
+            changed = narrowed(body, admission, _media(exchange))
+            if changed is None:  # what was changed is in the path, or in a form: nothing that can be put in its place
+                self._gate.complete(admission, _UNCHANGED)
+                admission = await self._gate.admit(_unread(exchange))
+            body = changed or b""
         if not admission.allowed or tool is None:
             await self._refuse(exchange, admission.answer)
             return

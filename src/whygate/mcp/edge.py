@@ -306,7 +306,7 @@ class McpEdge:
         if not admission.allowed:
             await self._answer(turn, admission)
             return None
-        if admission.narrowed:
+        if admission.before is not None:
             narrow(turn, admission.call.args, self._catalogue.schema(admission.call.tool))
         return admission
 
