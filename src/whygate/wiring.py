@@ -21,8 +21,10 @@ from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
+from whygate.core.records import DecisionRecord
 from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue, Listed
+from whygate.flow.desk import OwnDesk
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.looking import Looker
@@ -38,6 +40,7 @@ from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
+from whygate.mcp.own_tools import OwnTools
 from whygate.policy_files import PinFolder, PolicyFolder
 from whygate.serving import Listener, check
 from whygate.stores.keys import Keys, load_or_create
@@ -74,6 +77,7 @@ class Gateway:
         """The policies in force, and the way to new ones; there once ``start`` has returned."""
         self.pins: PinReloader
         """The same for the pins."""
+        self.authority: Authority
         self._looking = False
         self._phase = "the gateway is starting"
         """Why it is not ready yet, or not any more; empty in between."""
@@ -155,7 +159,9 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        edges = server.app = await self._edges(door, gate, metadata, metrics, servers)
+        self.authority = authority
+        desk = OwnDesk(authority, policies, tasks, lambda name: _decision(path, name), config.console_url)
+        edges = server.app = await self._edges((door, gate, metrics, desk), metadata, servers)
         around = Operators(
             identifier=door,
             gate=gate,
@@ -230,15 +236,18 @@ class Gateway:
         return ledger
 
     async def _edges(
-        self, door: Door, gate: Gatekeeper, metadata: str, metrics: Metrics, servers: Mapping[str, McpServer]
+        self, parts: tuple[Door, Gatekeeper, Metrics, OwnDesk], metadata: str, servers: Mapping[str, McpServer]
     ) -> AgentsApp:
         """What agents reach. ``metadata`` is the address that challenges point to."""
+        door, gate, metrics, desk = parts
         config = self.config
         origins = Origins(config.public_url, config.listen, config.allowed_hosts, config.allowed_origins)
         http = HttpEdge(http_tools(config, self.catalogue, self.documents), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
         each = metadata + "/mcp/{server}"
-        mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
+        mcp = MergedEdge(
+            servers, door, gate, self.catalogue, origins=origins, resource_metadata=each, own=OwnTools(desk)
+        )
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
 
@@ -379,6 +388,16 @@ def _missing(ledger: SqliteLedger) -> str:
     if ledger.failed is not None:
         return "the ledger can't write"
     return "the ledger's disk is nearly full: make room, and decisions are recorded again" if ledger.scarce else ""
+
+
+def _decision(ledger: Path, identity: str) -> DecisionRecord | None:
+    """A decision by its id; ``None`` where there is none. Blocks."""
+    with Reader(ledger) as reader:
+        try:
+            found = reader.find(identity).record
+        except LookupError:
+            return None
+    return found if isinstance(found, DecisionRecord) else None
 
 
 def _kept(ledger: Path, digest: str) -> dict[str, str]:

@@ -174,9 +174,9 @@ KeyHash: TypeAlias = Annotated[
 ServerName: TypeAlias = Annotated[
     str,
     Shape(
-        r"(?=.{1,64}$)[a-z0-9-]+(?:_[a-z0-9-]+)*",
+        r"(?!whygate$)(?=.{1,64}$)[a-z0-9-]+(?:_[a-z0-9-]+)*",
         "is no name of a server",
-        "use lower-case letters, digits, - and single _ between them",
+        "use lower-case letters, digits, - and single _ between them; `whygate` is the gateway's own",
     ),
 ]
 HostName: TypeAlias = Annotated[

@@ -64,6 +64,10 @@ _OVERDRAWN: Final = Fault(
 )
 _REPEATING: Final = f"{REFUSED_PER_HOUR} refusals an hour are recorded for one caller; this one would be one more"
 
+_OWN: Final = "whygate/"
+"""The gateway's own tools (``mcp.own_tools``): everybody's whom it knows.
+"""
+
 _log = logging.getLogger("whygate.gatekeeper")
 
 
@@ -170,6 +174,8 @@ class Gatekeeper:
 
     def visible(self, principal: Principal, tool_id: str) -> bool:
         """Whether some rule could permit the tool to this principal."""
+        if tool_id.startswith(_OWN):
+            return True
         policy = self._policies.current
         tool = self._around.catalogue.by_id(tool_id)
         return policy is not None and tool is not None and policy.visible(principal, tool)

@@ -98,6 +98,13 @@ class Tasks:
                 return joined
         return self._derive(principal, hints, now_us)
 
+    def traced(self, trace_id: str, principal: Principal) -> TaskFacts | None:
+        """The task with this trace, where ``principal`` may use it."""
+        task = self._by_id.get(self._by_trace.get(trace_id, ""))
+        if task is None or principal.kinds.isdisjoint((*task.agents, task.opened_by)):
+            return None
+        return _facts(task)
+
     def may_open(self, opener: Principal) -> Fault | None:
         """What keeps ``opener`` from opening one more task, if anything does; asking counts as opening."""
         now_us = to_us(self._clock.now())

@@ -34,6 +34,8 @@ from whygate.mcp.frames import FrameTooLarge
 from whygate.mcp.ladder import Ladder
 from whygate.mcp.methods import LISTEN
 from whygate.mcp.narrowing import narrow
+from whygate.mcp.own_tools import OWN
+from whygate.mcp.own_tools import tool as own_tool
 from whygate.mcp.passing import Passing, is_light, said
 from whygate.mcp.questions import Questions, Within
 from whygate.mcp.relay import Open, tell
@@ -82,6 +84,7 @@ class McpEdge:
         self._origins = origins
         self._resource_metadata = resource_metadata
         self._servers = dict(servers)
+        self._own: Backend | None = None
         self._backends: dict[str, Backend] = {}
         self._pools: dict[float, Upstreams] = {}
         self._bindings = Bindings()
@@ -92,10 +95,17 @@ class McpEdge:
         self._forwarder = Forwarder(self._servers, self._backends, self._bindings, self._questions, self._passing)
         self._ladder = Ladder(gate, self._capabilities)
 
+    def offer(self, own: Backend) -> None:
+        """Have the gateway's own tools offered. Before the start."""
+        self._own = own
+        self._servers[OWN] = Server(name=OWN, url="whygate:own")
+
     async def start(self) -> None:
         """Open the pools of connections. Processes start when somebody needs them."""
         for name, server in self._servers.items():
-            if server.url:
+            if name == OWN and self._own is not None:
+                self._backends[name] = self._own
+            elif server.url:
                 pool = self._pools.get(server.read_timeout_s)
                 if pool is None:
                     pool = self._pools[server.read_timeout_s] = Upstreams(read_timeout_s=server.read_timeout_s)
@@ -198,9 +208,9 @@ class McpEdge:
         envelope, params = turn.envelope, turn.envelope.params
         tool, args, public, fault, asked = target
         if envelope.method == "tools/call":
-            public, name = False, params.get("name")
+            public, name = turn.server == OWN, params.get("name")
             if turn.server and isinstance(name, str):
-                tool = self._catalogue.find(turn.server, name)
+                tool = own_tool(name) if public else self._catalogue.find(turn.server, name)
                 asked = name[:128] if tool is None else ""
                 arguments = params.get("arguments")
                 args = arguments if isinstance(arguments, dict) else {}

@@ -22,6 +22,7 @@ from whygate.mcp.asking import UNREADABLE, Question
 from whygate.mcp.backend import Catalogue
 from whygate.mcp.envelope import OURS, Envelope, Parts
 from whygate.mcp.methods import LISTS, REQUESTS, How
+from whygate.mcp.own_tools import OWN
 from whygate.mcp.targets import Targets
 
 PLAIN: Final = frozenset(("content", "isError", "structuredContent", "_meta", "resultType", "contents", "messages"))
@@ -158,6 +159,8 @@ def judge(catalogue: Catalogue, server: str, *, late: bool = False) -> lists.Jud
     """Whether what this server lists is as pinned; it takes note of what is not. ``late``: what the server said some time
     ago, from which nothing follows about what it says by now.
     """
+    if server == OWN:
+        return lambda given: [True] * len(given)
     return lambda given: catalogue.as_pinned(server, given) if late else catalogue.listed(server, given)
 
 
