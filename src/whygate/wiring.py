@@ -245,9 +245,8 @@ class Gateway:
         http = HttpEdge(http_tools(config, self.catalogue, self.documents), door, gate, origins, metadata)
         self._undo.push_async_callback(http.close)
         each = metadata + "/mcp/{server}"
-        mcp = MergedEdge(
-            servers, door, gate, self.catalogue, origins=origins, resource_metadata=each, own=OwnTools(desk)
-        )
+        mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
+        mcp.offer(OwnTools(desk))
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
 
