@@ -21,7 +21,8 @@ from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
 from whygate.core.calls import Tool
-from whygate.core.records import DecisionRecord
+from whygate.core.events import AgentRecord
+from whygate.core.records import AnyRecord, DecisionRecord
 from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue, Listed
 from whygate.flow.desk import OwnDesk
@@ -38,6 +39,7 @@ from whygate.http.openapi import Document, OpenApiRefused, besides
 from whygate.http.openapi import read as read_openapi
 from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
+from whygate.mcp.crowd import Crowd
 from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
 from whygate.mcp.own_tools import OwnTools
@@ -247,6 +249,7 @@ class Gateway:
         each = metadata + "/mcp/{server}"
         mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
         mcp.offer(OwnTools(desk))
+        self.authority.heard.append(lambda record: _switched(record, mcp.crowd))
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
 
@@ -387,6 +390,12 @@ def _missing(ledger: SqliteLedger) -> str:
     if ledger.failed is not None:
         return "the ledger can't write"
     return "the ledger's disk is nearly full: make room, and decisions are recorded again" if ledger.scarce else ""
+
+
+def _switched(record: AnyRecord, crowd: Crowd) -> None:
+    """Nothing of an agent that is switched off goes on: not its streams, nor calls under way."""
+    if isinstance(record, AgentRecord) and record.event == "suspended" and (cut := crowd.cut(record.agent)):
+        _log.warning("%s was switched off: %d exchanges were cut off", record.agent, cut)
 
 
 def _decision(ledger: Path, identity: str) -> DecisionRecord | None:

@@ -20,6 +20,7 @@ from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Completion, Gate, Identifier
 from whygate.mcp import refusals
 from whygate.mcp.backend import Backend, Catalogue, HttpBackend, Refused, Server
+from whygate.mcp.crowd import Crowd
 from whygate.mcp.envelope import (
     INTERNAL_ERROR,
     METHOD_NOT_FOUND,
@@ -88,12 +89,13 @@ class McpEdge:
         self._backends: dict[str, Backend] = {}
         self._pools: dict[float, Upstreams] = {}
         self._bindings = Bindings()
+        self.crowd = Crowd()
         self._targets = Targets(gate.digest)
         self._results = Results(gate, catalogue, self._targets)
         self._questions = Questions(gate)
         self._passing = Passing(gate, self._bindings, self._results)
         self._forwarder = Forwarder(self._servers, self._backends, self._bindings, self._questions, self._passing)
-        self._ladder = Ladder(gate, self._capabilities)
+        self._ladder = Ladder(gate, self._capabilities, self.crowd)
 
     def offer(self, own: Backend) -> None:
         """Have the gateway's own tools offered. Before the start."""
@@ -152,7 +154,12 @@ class McpEdge:
         if wrong is None and not envelope.params.keys().isdisjoint(_STATED):
             wrong = self._opened_state(turn)
         turn.wrong = wrong
-        if wrong is not None:
+        with self.crowd.of(turn.principal):
+            await self._go_on(turn)
+
+    async def _go_on(self, turn: Turn) -> None:
+        envelope = turn.envelope
+        if turn.wrong is not None:
             await self._refuse(turn)
         elif envelope.method == "tools/call" or (envelope.id is not None and not is_light(envelope)):
             await self._decide(turn, self._forwarder.forward)

@@ -25,6 +25,7 @@ import msgspec
 from whygate.core.reasons import Code
 from whygate.flow.ports import Admission, Gate
 from whygate.mcp import frames, splices
+from whygate.mcp.crowd import Crowd
 from whygate.mcp.envelope import CAPABILITIES_KEY, INVALID_PARAMS, OURS, Wrong
 from whygate.mcp.sessions import whose
 from whygate.mcp.turns import Turn
@@ -78,10 +79,11 @@ class Question(msgspec.Struct):
 class Ladder:
     """Owned by the event loop."""
 
-    def __init__(self, gate: Gate, capabilities: Callable[[Turn], Mapping[str, Any]]) -> None:
+    def __init__(self, gate: Gate, capabilities: Callable[[Turn], Mapping[str, Any]], crowd: Crowd) -> None:
         """``capabilities`` gives those of a legacy client's session."""
         self._gate = gate
         self._capabilities = capabilities
+        self._crowd = crowd
         self._handles: OrderedDict[str, Handle] = OrderedDict()
         self._asked: dict[str, Question] = {}
         self._telling: set[asyncio.Task[None]] = set()
@@ -194,7 +196,7 @@ class Ladder:
         ends, identity = loop.time() + within_s, ""
         watch = Watch(turn.exchange, cancels=True)
         try:
-            with turn.exchange.resting():
+            with turn.exchange.resting(), self._crowd.apart():
                 if mode:
                     identity = await self._ask_on_stream(turn, admission, mode)
                 while (left := ends - loop.time()) > 0:

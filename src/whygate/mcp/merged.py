@@ -75,6 +75,10 @@ class MergedEdge(McpEdge):
     async def _all(self, turn: Turn) -> None:
         turn.merged = True
         turn.wrong = await self._read(ALL, turn) or _version(turn)
+        with self.crowd.of(turn.principal):
+            await self._as_one(turn)
+
+    async def _as_one(self, turn: Turn) -> None:
         method = turn.envelope.method
         if turn.wrong is not None or (turn.principal.status is not Status.ACTIVE and method != "tools/call"):
             await self._refuse(turn)

@@ -1,0 +1,197 @@
+"""A person agrees, or not: by every rung of the ladder, with real clients."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import mcp_types as types
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from tests.servers.gateway import Running, running
+from tests.stepping_up import answer, codes, somebody
+
+from whygate.core.records import Subject
+from whygate.flow.emergencies import Emergencies
+
+RULES = """
+policy: support
+version: 1
+owner: support@example.com
+agents: ["role:support-agent"]
+rules:
+  - id: echo
+    tools: [tools/echo]
+    permit: {}
+    why: Harmless.
+  - id: add
+    tools: [tools/add]
+    when: args.a <= 1000
+    permit: {require: {human: {approvers: ["group:leads"], narrow: [args.a], within: 5m}}}
+    why: Sums need a lead.
+  - id: slow
+    tools: [tools/slow]
+    permit: {require: {human: {approvers: ["group:leads"], client_answers: true}}}
+    why: Where the client's process is trusted.
+  - id: fail
+    tools: [tools/fail]
+    permit: {require: {grant: {entitlement: failing, approvers: ["group:leads"], max_ttl: 15m, max_uses: 2}}}
+    why: Only under an elevation.
+"""
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "support.yaml").write_text(RULES)
+    command = [sys.executable, "-m", "whygate.testing.mcp_server"]
+    async with running(tmp_path, {"tools": {"mcp": {"command": command}}}, policies=str(tmp_path / "policies")) as made:
+        yield made
+
+
+class Asked:
+    """What a client is asked, and what its user says."""
+
+    def __init__(self, action: str = "accept", content: dict[str, Any] | None = None) -> None:
+        self.action, self.content = action, content
+        self.questions: list[Any] = []
+
+    async def __call__(self, _: Any, params: Any) -> types.ElicitResult:
+        self.questions.append(params)
+        return types.ElicitResult(action=self.action, content=self.content)
+
+
+def client(gateway: Running, http: httpx2.AsyncClient, mode: str, asked: Asked | None, path: str = "tools") -> Client:
+    more = {} if asked is None else {"elicitation_callback": asked}
+    return Client(streamable_http_client(f"{gateway.url}/mcp/{path}", http_client=http), mode=mode, **more)
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+@pytest.mark.parametrize("path", ["tools", ""])
+async def test_a_client_that_can_show_a_page_is_sent_there(gateway: Running, mode: str, path: str) -> None:
+    """By ``input_required``, or by a question on the stream; once a person agrees the call runs, in the same request of the
+    caller's.
+    """
+    asked, name = Asked(), "add" if path else "tools__add"
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, mode, asked, path) as agent, somebody(gateway):
+            result = await agent.call_tool(name, {"a": 1, "b": 2})
+    assert not result.is_error, result
+    assert result.content[0].text == "3"
+    (question,) = asked.questions
+    assert question.mode == "url"
+    assert question.url.startswith("http://localhost:")
+    assert codes(gateway)[0] == "step_up.required"
+    assert codes(gateway)[-1] == "step_up.satisfied"
+    assert result.meta["dev.whygate/decision"]["code"] == "step_up.satisfied"
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+async def test_a_client_that_can_not_be_asked_is_held(gateway: Running, mode: str) -> None:
+    """With signs of life; and what the person narrowed is what the tool gets."""
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, mode, None) as agent, somebody(gateway, narrow={"args.a": 10}):
+            result = await agent.call_tool("add", {"a": 100, "b": 2})
+    assert not result.is_error, result
+    assert result.content[0].text == "12"
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+async def test_a_refusal_is_told(gateway: Running, mode: str) -> None:
+    """And holds: the same call is not asked about again."""
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, mode, Asked()) as agent:
+            async with somebody(gateway, approve=False):
+                result = await agent.call_tool("add", {"a": 1, "b": 2})
+            again = await agent.call_tool("add", {"a": 1, "b": 2})
+    assert result.is_error
+    assert again.is_error
+    assert "step_up.denied" in result.content[0].text
+    assert codes(gateway)[-2:] == ["step_up.denied", "step_up.denied"]
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+async def test_an_answer_of_the_clients_process_is_never_a_persons(gateway: Running, mode: str) -> None:
+    """Accepting the page, or declining it, is the client's: only a decline ends the wait, and nothing passes by it."""
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, mode, Asked("decline")) as agent:
+            result = await agent.call_tool("add", {"a": 1, "b": 2})
+    assert result.is_error
+    assert codes(gateway)[-1] == "step_up.denied"
+    (cancelled,) = [one for one in gateway.records() if one["kind"] == "approval" and one["event"] == "cancelled"]
+    assert cancelled["subject"]["id"] == "agent:support"
+
+
+@pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
+async def test_a_trusted_clients_form_counts_as_what_it_is(gateway: Running, mode: str) -> None:
+    """Where policy says so, and recorded as the client's."""
+    asked = Asked(content={"approve": True})
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, mode, asked) as agent:
+            result = await agent.call_tool("slow", {"steps": 1})
+    assert not result.is_error, result
+    assert asked.questions[0].mode == "form"
+    (approved,) = [one for one in gateway.records() if one["kind"] == "approval" and one["event"] == "approved"]
+    assert (approved["proof"], approved["subject"]["id"]) == ("client", "agent:support")
+
+
+async def test_whoever_will_not_wait_is_told_what_to_do(gateway: Running) -> None:
+    """The result explains, and the same call made again runs once it is answered."""
+    headers = gateway.headers() | {"prefer": "wait=0"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        async with client(gateway, http, "legacy", None) as agent:
+            told = await agent.call_tool("add", {"a": 1, "b": 2})
+            assert told.is_error
+            assert "/console/approvals/" in told.content[0].text
+            await answer(gateway)
+            result = await agent.call_tool("add", {"a": 1, "b": 2})
+            once_more = await agent.call_tool("add", {"a": 1, "b": 2})
+    assert not result.is_error
+    assert once_more.is_error
+    assert codes(gateway) == ["step_up.required", "step_up.satisfied", "step_up.required"]
+
+
+async def test_an_elevation_is_asked_for_given_and_used_up(gateway: Running) -> None:
+    """Through the gateway's own tools, by an agent that was told that it needs one."""
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, "auto", None, "") as agent:
+            names = [tool.name for tool in (await agent.list_tools()).tools]
+            assert "whygate__request_elevation" in names
+            first = await agent.call_tool("tools__fail", {"text": "x"})
+            asked = await agent.call_tool(
+                "whygate__request_elevation",
+                {"entitlement": "failing", "reason": "The nightly run.", "arguments": {"text": "x*"}, "uses": 1},
+            )
+            approval = asked.structured_content["approval"]
+            pending = await agent.call_tool("whygate__approval_status", {"approval": approval})
+            await answer(gateway)
+            done = await agent.call_tool("whygate__approval_status", {"approval": approval})
+            other = await agent.call_tool("tools__fail", {"text": "y"})
+            used = await agent.call_tool("tools__fail", {"text": "xyz"})
+            spent = await agent.call_tool("tools__fail", {"text": "xyz"})
+            why = await agent.call_tool(
+                "whygate__explain_decision", {"decision": first.meta["dev.whygate/decision"]["id"]}
+            )
+    assert pending.structured_content["status"] == "pending"
+    assert done.structured_content["status"] == "approved"
+    seen = [one.meta["dev.whygate/decision"]["code"] for one in (first, other, used)]
+    assert seen == ["jit.grant_required", "jit.out_of_scope", "jit.grant_active"]
+    assert spent.meta["dev.whygate/decision"]["code"] == "jit.grant_expired"
+    assert why.structured_content["entitlement"] == "failing"
+
+
+async def test_a_held_call_of_a_suspended_agent_ends_at_once(gateway: Running) -> None:
+    """The kill switch reaches those who wait."""
+    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
+        async with client(gateway, http, "legacy", None) as agent:
+            calling = asyncio.create_task(agent.call_tool("add", {"a": 1, "b": 2}))
+            while not gateway.gateway.authority.state.approvals:  # noqa: ASYNC110  nothing tells
+                await asyncio.sleep(0.01)
+            owner = Subject(id="ada@example.com", proof="passkey", type="human")
+            await Emergencies(gateway.gateway.authority).suspend("agent:support", owner, "It went wild.")
+            result = await calling
+    assert result.is_error
+    assert codes(gateway)[-1] == "agent.suspended"
