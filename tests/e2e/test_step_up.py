@@ -3,19 +3,23 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import mcp_types as types
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from tests.servers.gateway import Running, running
+from tests.servers.gateway import Running, billing_tool, running
 from tests.stepping_up import answer, codes, somebody
 
 from whygate.core.records import Subject
 from whygate.flow.emergencies import Emergencies
+from whygate.testing.billing import BillingServer
+from whygate.testing.threads import serving
 
 RULES = """
 policy: support
@@ -64,9 +68,17 @@ class Asked:
         return types.ElicitResult(action=self.action, content=self.content)
 
 
-def client(gateway: Running, http: httpx2.AsyncClient, mode: str, asked: Asked | None, path: str = "tools") -> Client:
+@asynccontextmanager
+async def client(
+    gateway: Running, mode: str, asked: Asked | None, path: str = "tools", **headers: str
+) -> AsyncIterator[Client]:
     more = {} if asked is None else {"elicitation_callback": asked}
-    return Client(streamable_http_client(f"{gateway.url}/mcp/{path}", http_client=http), mode=mode, **more)
+    address = f"{gateway.url}/mcp/{path}".rstrip("/")
+    async with (
+        httpx2.AsyncClient(headers=gateway.headers() | headers, timeout=30) as http,
+        Client(streamable_http_client(address, http_client=http), mode=mode, **more) as made,
+    ):
+        yield made
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
@@ -76,9 +88,8 @@ async def test_a_client_that_can_show_a_page_is_sent_there(gateway: Running, mod
     caller's.
     """
     asked, name = Asked(), "add" if path else "tools__add"
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, mode, asked, path) as agent, somebody(gateway):
-            result = await agent.call_tool(name, {"a": 1, "b": 2})
+    async with client(gateway, mode, asked, path) as agent, somebody(gateway):
+        result = await agent.call_tool(name, {"a": 1, "b": 2})
     assert not result.is_error, result
     assert result.content[0].text == "3"
     (question,) = asked.questions
@@ -92,9 +103,8 @@ async def test_a_client_that_can_show_a_page_is_sent_there(gateway: Running, mod
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 async def test_a_client_that_can_not_be_asked_is_held(gateway: Running, mode: str) -> None:
     """With signs of life; and what the person narrowed is what the tool gets."""
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, mode, None) as agent, somebody(gateway, narrow={"args.a": 10}):
-            result = await agent.call_tool("add", {"a": 100, "b": 2})
+    async with client(gateway, mode, None) as agent, somebody(gateway, narrow={"args.a": 10}):
+        result = await agent.call_tool("add", {"a": 100, "b": 2})
     assert not result.is_error, result
     assert result.content[0].text == "12"
 
@@ -102,11 +112,10 @@ async def test_a_client_that_can_not_be_asked_is_held(gateway: Running, mode: st
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 async def test_a_refusal_is_told(gateway: Running, mode: str) -> None:
     """And holds: the same call is not asked about again."""
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, mode, Asked()) as agent:
-            async with somebody(gateway, approve=False):
-                result = await agent.call_tool("add", {"a": 1, "b": 2})
-            again = await agent.call_tool("add", {"a": 1, "b": 2})
+    async with client(gateway, mode, Asked()) as agent:
+        async with somebody(gateway, approve=False):
+            result = await agent.call_tool("add", {"a": 1, "b": 2})
+        again = await agent.call_tool("add", {"a": 1, "b": 2})
     assert result.is_error
     assert again.is_error
     assert "step_up.denied" in result.content[0].text
@@ -116,9 +125,8 @@ async def test_a_refusal_is_told(gateway: Running, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
 async def test_an_answer_of_the_clients_process_is_never_a_persons(gateway: Running, mode: str) -> None:
     """Accepting the page, or declining it, is the client's: only a decline ends the wait, and nothing passes by it."""
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, mode, Asked("decline")) as agent:
-            result = await agent.call_tool("add", {"a": 1, "b": 2})
+    async with client(gateway, mode, Asked("decline")) as agent:
+        result = await agent.call_tool("add", {"a": 1, "b": 2})
     assert result.is_error
     assert codes(gateway)[-1] == "step_up.denied"
     (cancelled,) = [one for one in gateway.records() if one["kind"] == "approval" and one["event"] == "cancelled"]
@@ -129,9 +137,8 @@ async def test_an_answer_of_the_clients_process_is_never_a_persons(gateway: Runn
 async def test_a_trusted_clients_form_counts_as_what_it_is(gateway: Running, mode: str) -> None:
     """Where policy says so, and recorded as the client's."""
     asked = Asked(content={"approve": True})
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, mode, asked) as agent:
-            result = await agent.call_tool("slow", {"steps": 1})
+    async with client(gateway, mode, asked) as agent:
+        result = await agent.call_tool("slow", {"steps": 1})
     assert not result.is_error, result
     assert asked.questions[0].mode == "form"
     (approved,) = [one for one in gateway.records() if one["kind"] == "approval" and one["event"] == "approved"]
@@ -140,15 +147,13 @@ async def test_a_trusted_clients_form_counts_as_what_it_is(gateway: Running, mod
 
 async def test_whoever_will_not_wait_is_told_what_to_do(gateway: Running) -> None:
     """The result explains, and the same call made again runs once it is answered."""
-    headers = gateway.headers() | {"prefer": "wait=0"}
-    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
-        async with client(gateway, http, "legacy", None) as agent:
-            told = await agent.call_tool("add", {"a": 1, "b": 2})
-            assert told.is_error
-            assert "/console/approvals/" in told.content[0].text
-            await answer(gateway)
-            result = await agent.call_tool("add", {"a": 1, "b": 2})
-            once_more = await agent.call_tool("add", {"a": 1, "b": 2})
+    async with client(gateway, "legacy", None, prefer="wait=0") as agent:
+        told = await agent.call_tool("add", {"a": 1, "b": 2})
+        assert told.is_error
+        assert "/console/approvals/" in told.content[0].text
+        await answer(gateway)
+        result = await agent.call_tool("add", {"a": 1, "b": 2})
+        once_more = await agent.call_tool("add", {"a": 1, "b": 2})
     assert not result.is_error
     assert once_more.is_error
     assert codes(gateway) == ["step_up.required", "step_up.satisfied", "step_up.required"]
@@ -156,25 +161,22 @@ async def test_whoever_will_not_wait_is_told_what_to_do(gateway: Running) -> Non
 
 async def test_an_elevation_is_asked_for_given_and_used_up(gateway: Running) -> None:
     """Through the gateway's own tools, by an agent that was told that it needs one."""
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, "auto", None, "") as agent:
-            names = [tool.name for tool in (await agent.list_tools()).tools]
-            assert "whygate__request_elevation" in names
-            first = await agent.call_tool("tools__fail", {"text": "x"})
-            asked = await agent.call_tool(
-                "whygate__request_elevation",
-                {"entitlement": "failing", "reason": "The nightly run.", "arguments": {"text": "x*"}, "uses": 1},
-            )
-            approval = asked.structured_content["approval"]
-            pending = await agent.call_tool("whygate__approval_status", {"approval": approval})
-            await answer(gateway)
-            done = await agent.call_tool("whygate__approval_status", {"approval": approval})
-            other = await agent.call_tool("tools__fail", {"text": "y"})
-            used = await agent.call_tool("tools__fail", {"text": "xyz"})
-            spent = await agent.call_tool("tools__fail", {"text": "xyz"})
-            why = await agent.call_tool(
-                "whygate__explain_decision", {"decision": first.meta["dev.whygate/decision"]["id"]}
-            )
+    async with client(gateway, "auto", None, "") as agent:
+        names = [tool.name for tool in (await agent.list_tools()).tools]
+        assert "whygate__request_elevation" in names
+        first = await agent.call_tool("tools__fail", {"text": "x"})
+        asked = await agent.call_tool(
+            "whygate__request_elevation",
+            {"entitlement": "failing", "reason": "The nightly run.", "arguments": {"text": "x*"}, "uses": 1},
+        )
+        approval = asked.structured_content["approval"]
+        pending = await agent.call_tool("whygate__approval_status", {"approval": approval})
+        await answer(gateway)
+        done = await agent.call_tool("whygate__approval_status", {"approval": approval})
+        other = await agent.call_tool("tools__fail", {"text": "y"})
+        used = await agent.call_tool("tools__fail", {"text": "xyz"})
+        spent = await agent.call_tool("tools__fail", {"text": "xyz"})
+        why = await agent.call_tool("whygate__explain_decision", {"decision": first.meta["dev.whygate/decision"]["id"]})
     assert pending.structured_content["status"] == "pending"
     assert done.structured_content["status"] == "approved"
     seen = [one.meta["dev.whygate/decision"]["code"] for one in (first, other, used)]
@@ -185,13 +187,70 @@ async def test_an_elevation_is_asked_for_given_and_used_up(gateway: Running) -> 
 
 async def test_a_held_call_of_a_suspended_agent_ends_at_once(gateway: Running) -> None:
     """The kill switch reaches those who wait."""
-    async with httpx2.AsyncClient(headers=gateway.headers(), timeout=30) as http:
-        async with client(gateway, http, "legacy", None) as agent:
-            calling = asyncio.create_task(agent.call_tool("add", {"a": 1, "b": 2}))
-            while not gateway.gateway.authority.state.approvals:  # noqa: ASYNC110  nothing tells
-                await asyncio.sleep(0.01)
-            owner = Subject(id="ada@example.com", proof="passkey", type="human")
-            await Emergencies(gateway.gateway.authority).suspend("agent:support", owner, "It went wild.")
-            result = await calling
+    async with client(gateway, "legacy", None) as agent:
+        calling = asyncio.create_task(agent.call_tool("add", {"a": 1, "b": 2}))
+        while not gateway.gateway.authority.state.approvals:  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.01)
+        owner = Subject(id="ada@example.com", proof="passkey", type="human")
+        await Emergencies(gateway.gateway.authority).suspend("agent:support", owner, "It went wild.")
+        result = await calling
     assert result.is_error
     assert codes(gateway)[-1] == "agent.suspended"
+
+
+# --- plain HTTP ---
+
+
+@pytest.fixture
+async def billing(tmp_path: Path) -> AsyncIterator[Running]:
+    rules = """
+policy: support
+version: 1
+owner: support@example.com
+agents: ["role:support-agent"]
+rules:
+  - id: refund
+    tools: [billing/refund]
+    permit: {require: {human: {approvers: ["group:leads"], narrow: [args.amount_cents]}}}
+    why: Refunds need a lead.
+"""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "support.yaml").write_text(rules)
+    with serving(BillingServer("the-gateways-own-secret")) as server:
+        tools = {"billing": billing_tool(server, tmp_path)}
+        async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+            yield made
+
+
+REFUND: dict[str, Any] = {"invoice_id": "1042", "amount_cents": 5000}
+
+
+async def test_plain_http_is_told_where_and_when(billing: Running) -> None:
+    """A problem document with the page, and when to ask again; the same call made again then runs, once."""
+    async with httpx.AsyncClient(headers=billing.headers(), timeout=30) as http:
+        url = f"{billing.url}/http/billing/refunds"
+        told = await http.post(url, json=REFUND)
+        pending = await http.post(url, json=REFUND)
+        await answer(billing)
+        changed = await http.post(url, json=REFUND | {"amount_cents": 5001})
+        done = await http.post(url, json=REFUND)
+    assert (told.status_code, pending.status_code, changed.status_code) == (403, 403, 403)
+    assert told.headers["content-type"] == "application/problem+json"
+    assert int(told.headers["retry-after"]) > 0
+    problem = told.json()
+    assert problem["approval_url"].endswith(problem["approval"])
+    assert pending.json()["code"] == "step_up.pending"
+    assert changed.json()["code"] == "step_up.required"
+    assert done.status_code == 201, done.text
+
+
+async def test_plain_http_that_waits_is_held_and_narrowed(billing: Running) -> None:
+    """``Prefer: wait``: the answer comes in the same exchange, and the tool gets what the person left of the amount."""
+    headers = billing.headers() | {"prefer": "wait=20"}
+    async with (
+        httpx.AsyncClient(headers=headers, timeout=30) as http,
+        somebody(billing, narrow={"args.amount_cents": 1200}),
+    ):
+        done = await http.post(f"{billing.url}/http/billing/refunds", json=REFUND)
+    assert done.status_code == 201, done.text
+    assert done.json()["refunded"] == 1200

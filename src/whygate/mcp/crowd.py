@@ -43,7 +43,7 @@ class Crowd:
         try:
             yield
         finally:
-            self._apart.discard(task)  # type: ignore[arg-type]  # nothing to take out where there is no task
+            self._apart.discard(task)
 
     def cut(self, name: str) -> int:
         """End every exchange that is for this agent; how many there were. What was under way is recorded as cut off."""
