@@ -9,7 +9,6 @@ Rules of this file:
 4. Each refusal here has a code; whoever calls records it.
 """
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,9 +25,6 @@ from whygate.core.shown import Choice, Shown
 from whygate.flow.authority import Authority
 from whygate.flow.ports import ClaimFailed
 
-NONCE_S: Final = 300
-"""A person reads, thinks and touches the key within five minutes; then the page gives another nonce."""
-MAX_NONCES: Final = 10_000
 _sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -69,7 +65,6 @@ class Approvals:
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
-        self._nonces: dict[str, tuple[str, int]] = {}
 
     # --- looking ---
 
@@ -96,22 +91,6 @@ class Approvals:
         return approvals.may_answer(approval.asked, approval.votes, who)
 
     # --- answering ---
-
-    def nonce(self, identity: str) -> bytes:
-        """A nonce for signing one answer to this question; good once, for ``NONCE_S``."""
-        now_us = self._authority.now_us()
-        for old in [key for key, (_, until) in self._nonces.items() if until <= now_us]:
-            del self._nonces[old]
-        while len(self._nonces) >= MAX_NONCES:
-            del self._nonces[next(iter(self._nonces))]
-        made = secrets.token_bytes(32)
-        self._nonces[made.hex()] = identity, now_us + NONCE_S * 1_000_000
-        return made
-
-    def spend(self, identity: str, nonce: bytes) -> bool:
-        """Whether this nonce was given for this question and not used or over; it is used now."""
-        of, until_us = self._nonces.pop(nonce.hex(), ("", 0))
-        return of == identity and self._authority.now_us() < until_us
 
     def choice(self, approval: Approval, given: Given) -> Choice:
         """What is signed beside the document. Raises ``NotAnswered`` for what may not be chosen."""

@@ -185,6 +185,14 @@ class Reader:
             "SELECT seq, hash, bytes FROM records WHERE decision = ? ORDER BY seq LIMIT ?", (key(identity), MAX_REPEATS)
         )
 
+    def of_kind(self, kind: str, limit: int) -> list[Stored]:
+        """The newest records of a kind that is rare (not decisions and completions), newest first."""
+        return self._stored(
+            "SELECT seq, hash, bytes FROM records WHERE kind = ? AND kind NOT IN ('decision', 'completion')"
+            " ORDER BY seq DESC LIMIT ?",
+            (kind, limit),
+        )
+
     def sealed(self, identity: str) -> bytes | None:
         """What was kept apart for a record, encrypted; ``None`` where nothing is, or not any more."""
         found = self._all("SELECT body FROM sealed WHERE id = ?", (key(identity),))
