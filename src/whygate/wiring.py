@@ -20,8 +20,9 @@ from whygate import config as settings
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, Server, split_address
+from whygate.console.desk import Console
 from whygate.core.calls import Tool
-from whygate.core.events import AgentRecord
+from whygate.core.events import AgentRecord, Person
 from whygate.core.records import AnyRecord, DecisionRecord
 from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue, Listed
@@ -29,6 +30,7 @@ from whygate.flow.desk import OwnDesk
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.looking import Looker
+from whygate.flow.people import ROLES, People
 from whygate.flow.pins import Pins
 from whygate.flow.policies import Cause, Policies
 from whygate.flow.reloading import PinReloader, PolicyReloader
@@ -175,6 +177,7 @@ class Gateway:
             ready=lambda: self._phase or _missing(ledger),
             task_openers=config.identities.task_openers,
             resource_metadata=metadata,
+            console=self._console(authority, gate, policies, path),
         )
         operators.app = KnownHosts(create_app(around), [config.operators_listen, *config.allowed_hosts])
         if config.telemetry.otlp:
@@ -195,6 +198,32 @@ class Gateway:
             made.recall(reader.sealed)
         self._undo.push_async_callback(_cancelled, asyncio.create_task(made.watch()))
         return made
+
+    def _console(self, authority: Authority, gate: Gatekeeper, policies: Policies, path: Path) -> Console:
+        """Where people answer."""
+        config = self.config
+        self.people = People(authority, (_named(each) for each in config.identities.people))
+        made = Console(
+            authority=authority,
+            gate=gate,
+            people=self.people,
+            policies=policies,
+            catalogue=self.catalogue,
+            agents={each.id: _shown(each) for each in config.identities.agents},
+            ledger=path,
+            url=config.console_url.rstrip("/"),
+        )
+        self._undo.callback(made.close)
+        return made
+
+    def owners_link(self) -> str:
+        """The one-time link that makes the first owner; empty where there is one."""
+        if self.people.has_owner():
+            return ""
+        named = (each for each in self.config.identities.people if "owner" in each.roles)
+        first = next((_named(each) for each in named), Person(id="owner", name="Owner", roles=ROLES))
+        token = self.people.invite(first)
+        return f"{self.config.console_url.rstrip('/')}/console/enrol?token={token}"
 
     async def _drain(self, agents: HttpServer, under_way: UnderWay) -> None:
         agents.refuse()
@@ -390,6 +419,14 @@ def _missing(ledger: SqliteLedger) -> str:
     if ledger.failed is not None:
         return "the ledger can't write"
     return "the ledger's disk is nearly full: make room, and decisions are recorded again" if ledger.scarce else ""
+
+
+def _named(each: settings.Named) -> Person:
+    return Person(groups=each.groups, id=each.id, name=each.name or "", roles=tuple(each.roles))
+
+
+def _shown(agent: settings.Agent) -> dict[str, str]:
+    return {"owner": agent.owner or "", "purpose": agent.purpose or "", "status": agent.status.value}
 
 
 def _switched(record: AnyRecord, crowd: Crowd) -> None:

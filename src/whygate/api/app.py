@@ -21,6 +21,8 @@ from whygate import __version__
 from whygate.api import policies, tools
 from whygate.api.document import described
 from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, checked, refused, unrecorded
+from whygate.console import app as console
+from whygate.console.desk import Console
 from whygate.core import ids
 from whygate.core.calls import TraceParent
 from whygate.core.identity import Principal
@@ -64,6 +66,7 @@ class Operators:
     """Empty when the gateway can decide and record; else what is missing."""
     task_openers: Sequence[str]
     resource_metadata: str
+    console: Console | None = None
 
 
 def create_app(around: Operators) -> Litestar:
@@ -124,6 +127,7 @@ def create_app(around: Operators) -> Litestar:
             healthz,
             readyz,
             metrics,
+            *([] if around.console is None else console.handlers(around.console)),
         ],
         openapi_config=described(TaskRequest),
         exception_handlers={
@@ -131,6 +135,7 @@ def create_app(around: Operators) -> Litestar:
             RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
             Refused: lambda _, found: refused(found.answer, around.resource_metadata),
             Exception: _unforeseen,
+            **(console.exceptions(around.console) if around.console is not None else {}),
         },
         request_max_body_size=256 * 1024,
         # Our own logging stands; Litestar's would print a trace for every bad request.

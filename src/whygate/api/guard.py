@@ -92,7 +92,7 @@ def checked(app: Litestar) -> Litestar:
                 continue  # Litestar's own: names a path's methods, to anybody
             if route.path == _NOT_THERE:
                 continue  # answers 404 for whatever else is asked for below /schema
-            found = access.row(access.OPERATORS, route.path, method)
+            found = access.row(access.OPERATORS, route.path.replace(":str}", "}"), method)
             if found is None:
                 raise LookupError(f"{method} {route.path} has no row in transport.access")
             if bool(handler.guards) is (found.who is access.Who.ANYBODY):

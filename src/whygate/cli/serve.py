@@ -107,6 +107,24 @@ async def _run(config: Config, console: Console) -> int:
     return 1 if broken else 0
 
 
+def _first_owner(config: Config, gateway: Gateway, console: Console) -> None:
+    """The way in for the first owner of the console: shown to whoever started this, and kept out of logs."""
+    link = gateway.owners_link()
+    if not link:
+        return
+    if console.is_terminal:
+        console.print(
+            f"  [bold]console[/]    nobody owns it yet. Open this within 15 minutes, once:\n             {link}"
+        )
+        return
+    path = Path(f"{config.ledger}.owner-link")
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(link + "\n")
+    console.print(f"  console    nobody owns it yet: a link, good for 15 minutes and once, is in {escape(str(path))}")
+
+
 def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     """What is configured, what is weak, and where to look."""
     console.print(f"[bold]whygate {__version__}[/] · deployment {escape(config.deployment)}")
@@ -117,6 +135,7 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
     rows = [
         ("agents", f"{config.public_url}  {'  '.join(paths) or 'no tools are configured'}"),
         ("operators", f"http://{config.operators_listen}  /v1/tasks  /v1/policies  /readyz  /metrics  /schema"),
+        ("console", f"{config.console_url}/console"),
         ("ledger", str(config.ledger)),
         ("policies", f"{config.policies}  {counted(policies.current)}"),
         ("spans", config.telemetry.otlp or "not exported (telemetry.otlp is not set)"),
@@ -127,4 +146,5 @@ def _welcome(config: Config, gateway: Gateway, console: Console) -> None:
         console.print("  [bold red]refused[/]    what this folder holds: the last good policies are in force")
     for weakness in weaknesses(config):
         console.print(f"  [yellow]weak[/]       {escape(weakness)}", highlight=False)
+    _first_owner(config, gateway, console)
     console.print("Ready. Follow decisions with `whygate tail`; ask about one with `whygate why <id>`.")

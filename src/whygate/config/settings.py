@@ -91,11 +91,23 @@ class Issuer(Section):
     )
 
 
+class Named(Section):
+    """Somebody who signs in to the console, with roles and groups that stand before what was recorded."""
+
+    id: Id = Field(description="As tokens and policies name them.")
+    name: Line | None = Field(default=None, description="What pages call them.")
+    roles: tuple[Literal["owner", "operator", "approver", "auditor", "breakglass"], ...] = Field(
+        default=(), description="What they may do in the console."
+    )
+    groups: tuple[Role, ...] = Field(default=(), description="Policies name them as `group:<name>` among approvers.")
+
+
 class Identities(Section):
     """Who may call."""
 
     agents: tuple[Agent, ...] = Field(default=(), description="The inventory.")
     issuers: tuple[Issuer, ...] = Field(default=(), description="Whose tokens are believed.")
+    people: tuple[Named, ...] = Field(default=(), description="Roles and groups of people who use the console.")
     task_openers: tuple[Selector, ...] = Field(
         default=(), description="Who besides people may open tasks and have policies reloaded: ids, or `role:<name>`."
     )

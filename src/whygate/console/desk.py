@@ -48,7 +48,7 @@ HEADERS: Final = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with none at all, browsers send forms with `Origin: null`
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }

@@ -30,27 +30,32 @@ CHAIN: Final = 12
 
 def handlers(console: Console) -> list[HTTPRouteHandler]:
     """The handlers, for the application."""
+    return [*_pages(console), *_answering(console)]
+
+
+def _found(console: Console, identity: str) -> Approval:
+    approval = console.approvals.find(identity)
+    if approval is None:
+        raise NotForYou(Code.APPROVAL_UNVERIFIABLE, "There is no such question, or it is long over.")
+    return approval
+
+
+def _read(console: Console, approval: Approval, fields: Mapping[str, str]) -> Given:
+    """The answer in a form, proof apart. Raises ``NotAnswered``."""
+    document = console.approvals.shown(approval)
+    return Given(
+        approve=fields.get("answer") == "approve",
+        for_s=_seconds(fields.get("for", "")) if fields.get("scope") == "task" else 0,
+        narrow={} if document is None else _changes(document.arguments, approval.asked.narrow, fields),
+        note=(fields.get("note") or fields.get("preset") or "").strip(),
+        proof="",
+        scope="task" if fields.get("scope") == "task" else "call",
+        shown_digest=fields.get("shown_digest", ""),
+    )
+
+
+def _pages(console: Console) -> list[HTTPRouteHandler]:
     signed = console.guard(*EVERYBODY)
-    may_answer = console.guard("approver", "operator", "breakglass")
-
-    def found(identity: str) -> Approval:
-        approval = console.approvals.find(identity)
-        if approval is None:
-            raise NotForYou(Code.APPROVAL_UNVERIFIABLE, "There is no such question, or it is long over.")
-        return approval
-
-    def read(approval: Approval, fields: Mapping[str, str]) -> Given:
-        """The answer in a form, proof apart. Raises ``NotAnswered``."""
-        document = console.approvals.shown(approval)
-        return Given(
-            approve=fields.get("answer") == "approve",
-            for_s=_seconds(fields.get("for", "")) if fields.get("scope") == "task" else 0,
-            narrow={} if document is None else _changes(document.arguments, approval.asked.narrow, fields),
-            note=(fields.get("note") or fields.get("preset") or "").strip(),
-            proof="",
-            scope="task" if fields.get("scope") == "task" else "call",
-            shown_digest=fields.get("shown_digest", ""),
-        )
 
     @get("/console", include_in_schema=False, guards=[signed])
     async def inbox(request: Web) -> Response[str]:
@@ -64,7 +69,7 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
 
     @get("/console/approvals/{identity:str}", include_in_schema=False, guards=[signed])
     async def question(request: Web, identity: str) -> Response[str]:
-        approval = found(identity)
+        approval = _found(console, identity)
         document = console.approvals.shown(approval)
         events, chain = await console.read(lambda reader: _around(reader, approval))
         me = answerer(console.me(request))
@@ -88,12 +93,18 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
             draft="" if document is None else drafts.rule(document),
         )
 
+    return [inbox, question]
+
+
+def _answering(console: Console) -> list[HTTPRouteHandler]:
+    may_answer = console.guard("approver", "operator", "breakglass")
+
     @post("/console/approvals/{identity:str}/options", status_code=200, include_in_schema=False, guards=[may_answer])
     async def options(request: Web, identity: str) -> Response[Any]:
-        fields, approval = await console.form(request), found(identity)
+        fields, approval = await console.form(request), _found(console, identity)
         me = console.me(request)
         try:
-            choice = console.approvals.choice(approval, read(approval, fields))
+            choice = console.approvals.choice(approval, _read(console, approval, fields))
         except NotAnswered as refused:
             return Response({"error": refused.note}, status_code=422)
         nonce = secrets.token_bytes(32)
@@ -103,12 +114,12 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
 
     @post("/console/approvals/{identity:str}", include_in_schema=False, guards=[may_answer])
     async def answer(request: Web, identity: str) -> Response[str]:
-        fields, approval = await console.form(request), found(identity)
+        fields, approval = await console.form(request), _found(console, identity)
         me, path = console.me(request), f"/console/approvals/{identity}"
         if fields.get("answer") not in {"approve", "deny"}:
             raise NotForYou(Code.REQUEST_MALFORMED, "Approve or deny.")
         try:
-            given = read(approval, fields)
+            given = _read(console, approval, fields)
             given = _proven(console, request, approval, (given, fields))
             after = await console.approvals.answer(identity, answerer(me), console.subject(request), given)
         except NotProven as wrong:
@@ -128,7 +139,7 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
             return await console.not_answered(request, refused, f"/console/approvals/{identity}")
         return console.done(request, "/console", "Revoked.")
 
-    return [inbox, question, options, answer, revoke]
+    return [options, answer, revoke]
 
 
 def _proven(console: Console, request: Web, approval: Approval, what: tuple[Given, Mapping[str, str]]) -> Given:

@@ -25,35 +25,42 @@ _SIGN_IN: Final = "sign-in"
 
 def handlers(console: Console) -> list[HTTPRouteHandler]:
     """The handlers, for the application."""
-    people, passkeys, sessions = console.people, console.passkeys, console.sessions
+    return [*_signing_in(console), *_enrolling(console), *_rest(console)]
 
-    def source(request: Web) -> str:
-        return request.client.host if request.client else ""
 
-    def begun(request: Web, person: str, path: str) -> Response[str]:
-        """Signed in: a new session, whatever session came along."""
-        old = sessions.find(request.cookies.get(console.cookie, ""))
-        if old is not None:
-            sessions.end(old)
-        session = sessions.begin(person, "passkey")
-        answer = moved(path)
-        answer.set_cookie(
-            key=console.cookie,
-            value=session.key,
-            path="/",
-            httponly=True,
-            secure=console.secure,
-            samesite="lax",
-        )
-        return answer
+def _source(request: Web) -> str:
+    return request.client.host if request.client else ""
 
-    def sign_in_page(request: Web, error: str = "", status: int = 200, after: str = "/console") -> Response[str]:
-        nobody = not console.authority.state.people
-        return console.page(request, "sign_in.html", status, error=error, after=after, nobody=nobody)
+
+def _begun(console: Console, request: Web, person: str, path: str) -> Response[str]:
+    """Signed in: a new session, whatever session came along."""
+    old = console.sessions.find(request.cookies.get(console.cookie, ""))
+    if old is not None:
+        console.sessions.end(old)
+    session = console.sessions.begin(person, "passkey")
+    answer = moved(path)
+    answer.set_cookie(
+        key=console.cookie,
+        value=session.key,
+        path="/",
+        httponly=True,
+        secure=console.secure,
+        samesite="lax",
+    )
+    return answer
+
+
+def _page(console: Console, request: Web, error: str = "", status: int = 200, after: str = "/console") -> Response[str]:
+    nobody = not console.authority.state.people
+    return console.page(request, "sign_in.html", status, error=error, after=after, nobody=nobody)
+
+
+def _signing_in(console: Console) -> list[HTTPRouteHandler]:
+    people, passkeys = console.people, console.passkeys
 
     @get("/console/sign-in", include_in_schema=False)
     async def sign_in(request: Web) -> Response[str]:
-        return sign_in_page(request, after=local(request.query_params.get("next", "/console")))
+        return _page(console, request, after=local(request.query_params.get("next", "/console")))
 
     @post("/console/sign-in/options", status_code=200, include_in_schema=False)
     async def options() -> dict[str, Any]:
@@ -63,8 +70,8 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
     async def signed_in(request: Web) -> Response[str]:
         fields = {key: value for key, value in (await request.form()).multi_items() if isinstance(value, str)}
         after = local(fields.get("next", "/console"))
-        if (wait_s := console.attempts.wait_s(source(request))) > 0:
-            return sign_in_page(request, f"Too many attempts. Wait {wait_s:.0f} s.", 429, after)
+        if (wait_s := console.attempts.wait_s(_source(request))) > 0:
+            return _page(console, request, f"Too many attempts. Wait {wait_s:.0f} s.", 429, after)
         said = fields.get("passkey", "")
         try:
             found = people.with_passkey(passkeys.credential(said))
@@ -73,23 +80,17 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
             person, passkey = found
             passkeys.proven(_SIGN_IN, said, passkey)
         except NotProven as wrong:
-            console.attempts.failed(source(request))
+            console.attempts.failed(_source(request))
             await console.refused(request, None, Code.AGENT_UNAUTHENTICATED, "a sign-in to the console that failed")
-            return sign_in_page(request, str(wrong), 401, after)
-        console.attempts.succeeded(source(request))
-        return begun(request, person.id, after)
+            return _page(console, request, str(wrong), 401, after)
+        console.attempts.succeeded(_source(request))
+        return _begun(console, request, person.id, after)
 
-    @post(
-        "/console/sign-out",
-        include_in_schema=False,
-        guards=[console.guard("operator", "approver", "auditor", "breakglass")],
-    )
-    async def sign_out(request: Web) -> Response[str]:
-        await console.form(request)
-        sessions.end(request.state[SESSION])
-        answer = moved("/console/sign-in")
-        answer.delete_cookie(console.cookie, path="/")
-        return answer
+    return [sign_in, options, signed_in]
+
+
+def _enrolling(console: Console) -> list[HTTPRouteHandler]:
+    people, passkeys = console.people, console.passkeys
 
     @get("/console/enrol", include_in_schema=False)
     async def enrol(request: Web) -> Response[str]:
@@ -122,7 +123,23 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
         person = await people.enrol(token, passkey, subject_of(invitation.person, "passkey"))
         if person is None:
             raise NotForYou(Code.APPROVAL_UNVERIFIABLE, "This link is not good any more.")
-        return begun(request, person.id, "/console")
+        return _begun(console, request, person.id, "/console")
+
+    return [enrol, enrol_options, enrolled]
+
+
+def _rest(console: Console) -> list[HTTPRouteHandler]:
+    @post(
+        "/console/sign-out",
+        include_in_schema=False,
+        guards=[console.guard("operator", "approver", "auditor", "breakglass")],
+    )
+    async def sign_out(request: Web) -> Response[str]:
+        await console.form(request)
+        console.sessions.end(request.state[SESSION])
+        answer = moved("/console/sign-in")
+        answer.delete_cookie(console.cookie, path="/")
+        return answer
 
     @get("/console/static/{name:str}", include_in_schema=False)
     async def file(name: str) -> Response[bytes]:
@@ -132,4 +149,4 @@ def handlers(console: Console) -> list[HTTPRouteHandler]:
         headers = {**HEADERS, "cache-control": "max-age=300"}
         return Response(data, media_type=media_of(name), headers=headers)
 
-    return [sign_in, options, signed_in, sign_out, enrol, enrol_options, enrolled, file]
+    return [sign_out, file]

@@ -18,6 +18,8 @@ class Who(StrEnum):
     """No credential is looked at, and nothing is recorded."""
     CALLERS = "callers"
     """Whoever proves to be a principal and is neither suspended nor retired."""
+    PEOPLE = "people"
+    """Whoever is signed in to the console, by their roles."""
     OPERATORS = "operators"
     """People, and the hosts that ``identities.task_openers`` names; an agent never, whatever its roles."""
 
@@ -54,6 +56,38 @@ OPERATORS: Final = (
         "the tools, and how each stands to its pin",
     ),
     Row("/v1/tools/reload", ("POST",), Who.OPERATORS, "look at the folder of pins now"),
+    *(
+        Row(path, methods, who, what)
+        for who, path, methods, what in (
+            (Who.ANYBODY, "/console/sign-in", ("GET", "POST"), "sign in to the console"),
+            (Who.ANYBODY, "/console/sign-in/options", ("POST",), "the challenge for a passkey"),
+            (Who.ANYBODY, "/console/enrol", ("GET", "POST"), "enrol with a one-time link"),
+            (Who.ANYBODY, "/console/enrol/options", ("POST",), "the challenge for a new passkey"),
+            (Who.ANYBODY, "/console/static/{name}", ("GET",), "what pages look like"),
+            (Who.PEOPLE, "/console", ("GET",), "what waits for an answer"),
+            (Who.PEOPLE, "/console/live", ("GET",), "news for open pages"),
+            (Who.PEOPLE, "/console/sign-out", ("POST",), "sign out"),
+            (Who.PEOPLE, "/console/approvals/{identity}", ("GET", "POST"), "one question, and its answer"),
+            (Who.PEOPLE, "/console/approvals/{identity}/options", ("POST",), "the challenge for signing an answer"),
+            (Who.PEOPLE, "/console/approvals/{identity}/revoke", ("POST",), "take an agreement back"),
+            (Who.PEOPLE, "/console/decisions", ("GET",), "decisions"),
+            (Who.PEOPLE, "/console/decisions/{identity}", ("GET",), "one decision, and why"),
+            (Who.PEOPLE, "/console/tasks/{identity}", ("GET",), "a task's chain"),
+            (Who.PEOPLE, "/console/grants", ("GET",), "elevations"),
+            (Who.PEOPLE, "/console/grants/{identity}/revoke", ("POST",), "end an elevation"),
+            (Who.PEOPLE, "/console/breakglass", ("GET", "POST"), "break-glass, reviews, waivers"),
+            (Who.PEOPLE, "/console/breakglass/{identity}/close", ("POST",), "close a break-glass"),
+            (Who.PEOPLE, "/console/breakglass/{identity}/review", ("POST",), "answer a review"),
+            (Who.PEOPLE, "/console/waivers", ("POST",), "add a waiver"),
+            (Who.PEOPLE, "/console/waivers/{identity}/end", ("POST",), "end a waiver"),
+            (Who.PEOPLE, "/console/agents", ("GET", "POST"), "agents, and the kill switch"),
+            (Who.PEOPLE, "/console/tools", ("GET",), "tools and pins"),
+            (Who.PEOPLE, "/console/policies", ("GET",), "policies, their history and hits"),
+            (Who.PEOPLE, "/console/codes", ("GET",), "reason codes"),
+            (Who.PEOPLE, "/console/people", ("GET", "POST"), "who is who"),
+            (Who.PEOPLE, "/console/people/remove", ("POST",), "remove somebody"),
+        )
+    ),
     Row("/healthz", ("GET",), Who.ANYBODY, "whether the process answers"),
     Row("/readyz", ("GET",), Who.ANYBODY, "whether calls can be decided and recorded"),
     Row("/metrics", ("GET",), Who.ANYBODY, "Prometheus metrics"),
