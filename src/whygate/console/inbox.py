@@ -17,6 +17,7 @@ from whygate.console.sessions import Session
 from whygate.core import patterns, shown
 from whygate.core.approvals import Approval, State
 from whygate.core.events import ApprovalRecord, Signature
+from whygate.core.instants import to_us
 from whygate.core.reasons import Code
 from whygate.core.records import AnyRecord, DecisionRecord
 from whygate.flow.approvals import Given, NotAnswered
@@ -81,7 +82,7 @@ def _pages(console: Console) -> list[HTTPRouteHandler]:
             approval=approval,
             shown=document,
             leaves=laid,
-            answers=[] if document is None else words.leaves(document.answers, path="answers"),
+            answers=[] if document is None or not document.answers else words.leaves(document.answers, path="answers"),
             waits=waits,
             no=console.approvals.may(approval, me) if waits else None,
             who=named(approval.asked),
@@ -200,5 +201,6 @@ def _around(reader: Reader, approval: Approval) -> tuple[list[ApprovalRecord], l
     if approval.asked.task:
         chain = [stored.record for stored in reader.task(approval.asked.task)]
     asked = [each for each in chain if isinstance(each, DecisionRecord) and each.resource.id]
-    before = [each for each in asked if each.id != approval.decision][-CHAIN:]
+    earlier = [each for each in asked if each.id != approval.decision and to_us(each.time) <= approval.asked_us]
+    before = earlier[-CHAIN:]
     return [each for each in events if isinstance(each, ApprovalRecord)], before
