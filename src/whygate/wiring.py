@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from whygate import __version__
-from whygate import config as settings
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
-from whygate.config import Config, Server, split_address
-from whygate.core.calls import Tool
+from whygate.config import Config, split_address
 from whygate.flow.authority import Authority
-from whygate.flow.catalogue import Catalogue, Listed
+from whygate.flow.catalogue import Catalogue
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.looking import Looker
@@ -31,10 +29,7 @@ from whygate.flow.policies import Cause, Policies
 from whygate.flow.reloading import PinReloader, PolicyReloader
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
-from whygate.http.edge import HttpEdge, HttpTool
-from whygate.http.openapi import Document, OpenApiRefused, besides
-from whygate.http.openapi import read as read_openapi
-from whygate.http.routes import Route, Router
+from whygate.http.edge import HttpEdge
 from whygate.mcp.backend import Server as McpServer
 from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
@@ -50,6 +45,7 @@ from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import KnownHosts, Origins
 from whygate.transport.server import HttpServer
 from whygate.transport.under_way import UnderWay
+from whygate.wiring_tools import documents, http_tools, listed_tools, mcp_servers
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
@@ -80,7 +76,7 @@ class Gateway:
         self._hurry = asyncio.Event()
         self.documents = documents(config)
         self.catalogue = Catalogue(
-            {name: _listed(name, server, self.documents.get(name)) for name, server in config.tools.items()}
+            {name: listed_tools(name, server, self.documents.get(name)) for name, server in config.tools.items()}
         )
 
     async def start(self) -> None:
@@ -276,98 +272,6 @@ class _Late:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.app(scope, receive, send)
-
-
-def documents(config: Config) -> dict[str, Document]:
-    """The OpenAPI documents of plain HTTP tools, without what the configuration says otherwise. Raises ``ConfigError``."""
-    made, problems = {}, []
-    for name, server in config.tools.items():
-        if server.http is not None and server.http.openapi is not None:
-            try:
-                made[name] = besides(read_openapi(server.http.openapi), _routes(server))
-            except OpenApiRefused as wrong:
-                key = f"tools.{name}.http.openapi"
-                problems.append(settings.Problem(key=key, where="", what=str(wrong), fix="mend the document"))
-    if problems:
-        raise settings.ConfigError(problems)
-    return made
-
-
-def http_tools(config: Config, catalogue: Catalogue, found: Mapping[str, Document]) -> dict[str, HttpTool]:
-    """The plain HTTP tools of a configuration, secrets resolved. Raises ``ConfigError``."""
-    made = {}
-    for name, server in config.tools.items():
-        if server.http is None:
-            continue
-        declared = found.get(name, Document()).operations
-        # The document's own spelling of a path's parameters, where both have the operation.
-        routes = {one.name: one for one in _routes(server)}
-        routes |= {one.name: Route(name=one.name, method=one.method, template=one.path) for one in declared}
-        tools = {one: catalogue.find(name, one) for one in routes}
-        made[name] = HttpTool(
-            name=name,
-            url=server.http.url.rstrip("/"),
-            router=Router(tuple(routes.values())),
-            tools={key: tool for key, tool in tools.items() if tool is not None},
-            headers=_credential(server.http.credential, f"tools.{name}.http.credential.value"),
-            signatures={one.name: one.signature for one in declared},
-        )
-        for reason in found.get(name, Document()).left_out:
-            _log.warning("tools.%s.http.openapi: left out, so not to be called: %s", name, reason)
-    return made
-
-
-def _routes(server: Server) -> tuple[Route, ...]:
-    return tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
-
-
-def mcp_servers(config: Config) -> dict[str, McpServer]:
-    """The MCP servers of a configuration, secrets resolved. Raises ``ConfigError``."""
-    made = {}
-    for name, server in config.tools.items():
-        if server.mcp is None:
-            continue
-        where = f"tools.{name}.mcp"
-        made[name] = McpServer(
-            name=name,
-            url=server.mcp.url or "",
-            headers=_credential(server.mcp.credential, f"{where}.credential.value"),
-            command=server.mcp.command or (),
-            env={key: settings.resolve(ref, key=f"{where}.env.{key}") for key, ref in server.mcp.env.items()},
-            cwd=server.mcp.cwd or "",
-        )
-    return made
-
-
-def _credential(credential: settings.Credential | None, key: str) -> tuple[tuple[str, str], ...]:
-    if credential is None:
-        return ()
-    return ((credential.header, credential.prefix + settings.resolve(credential.value, key=key)),)
-
-
-def _listed(name: str, server: Server, document: Document | None) -> Listed:
-    """How the tools of one server are made, from what the operator said about them."""
-    protocol = "mcp" if server.mcp is not None else "http"
-    operations = {one.name: one for one in server.operations}
-    definitions = {one.name: one.definition for one in document.operations} if document is not None else {}
-
-    def make(tool: str) -> Tool:
-        said = operations.get(tool) or (server.classify(tool) if protocol == "mcp" or tool in definitions else None)
-        definition = definitions.get(tool, "")
-        if said is None:
-            return Tool(server=name, name=tool, type=protocol, definition=definition)
-        return Tool(
-            server=name,
-            name=tool,
-            type=protocol,
-            tool_class=said.tool_class,
-            tier=said.tier,
-            labels=said.labels,
-            definition=definition,
-        )
-
-    exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
-    return Listed(make=make, names=(*operations, *definitions, *exact), pinned=protocol == "mcp")
 
 
 def _begins_anew(ledger: Path, keys: Path) -> bool:
