@@ -39,7 +39,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "console": frozenset({"core", "flow", "api"}),
     "testing": frozenset({ANYTHING}),
     "wiring": frozenset({ANYTHING}),
-    "wiring_tools": frozenset({"core", "config", "flow", "http", "mcp"}),
+    "wiring_tools": frozenset({"core", "config", "flow", "api", "http", "mcp"}),
     "cli": frozenset({ANYTHING}),
     "__main__": frozenset({"cli"}),
 }

@@ -19,8 +19,11 @@ from whygate import __version__
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
 from whygate.config import Config, split_address
+from whygate.flow.approvals import Approvals
 from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue
+from whygate.flow.elevations import Elevations
+from whygate.flow.emergencies import Emergencies
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.looking import Looker
@@ -35,6 +38,7 @@ from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
 from whygate.policy_files import PinFolder, PolicyFolder
 from whygate.serving import Listener, check
+from whygate.stores.decisions import Decisions
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.reader import Reader
 from whygate.stores.sealing import Sealing
@@ -45,7 +49,7 @@ from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import KnownHosts, Origins
 from whygate.transport.server import HttpServer
 from whygate.transport.under_way import UnderWay
-from whygate.wiring_tools import documents, http_tools, listed_tools, mcp_servers
+from whygate.wiring_tools import documents, http_tools, inventory, listed_tools, mcp_servers
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
@@ -70,6 +74,8 @@ class Gateway:
         """The policies in force, and the way to new ones; there once ``start`` has returned."""
         self.pins: PinReloader
         """The same for the pins."""
+        self.authority: Authority
+        """What is in force beside the policy; there as well once ``start`` has returned."""
         self._looking = False
         self._phase = "the gateway is starting"
         """Why it is not ready yet, or not any more; empty in between."""
@@ -129,7 +135,7 @@ class Gateway:
             failed=lambda: bool(_missing(ledger)),
             projector=status_path(path) if config.telemetry.otlp else None,
         )
-        authority = await self._authority(ledger, path, keys, new_ids)
+        authority = self.authority = await self._authority(ledger, path, keys, new_ids)
         tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
         gate = Gatekeeper(
             Surroundings(
@@ -159,6 +165,13 @@ class Gateway:
             reloader=reloader,
             pins=self.pins,
             catalogue=self.catalogue,
+            authority=authority,
+            approvals=Approvals(authority),
+            elevations=Elevations(authority),
+            emergencies=Emergencies(authority),
+            decisions=Decisions(path),
+            inventory=inventory(config),
+            console=config.console_url.rstrip("/"),
             metrics=metrics.render,
             ready=lambda: self._phase or _missing(ledger),
             task_openers=config.identities.task_openers,

@@ -1,9 +1,10 @@
-"""What the configuration says of tools and their servers, made into what the edges work with: secrets resolved, documents read."""
+"""What the configuration says of agents and tools, made into what the listeners work with: secrets resolved, documents read."""
 
 import logging
 from collections.abc import Mapping
 
 from whygate import config as settings
+from whygate.api.agents import Listed as Agent
 from whygate.config import Config, Server
 from whygate.core.calls import Tool
 from whygate.flow.catalogue import Catalogue, Listed
@@ -14,6 +15,14 @@ from whygate.http.routes import Route, Router
 from whygate.mcp.backend import Server as McpServer
 
 _log = logging.getLogger("whygate")
+
+
+def inventory(config: Config) -> tuple[Agent, ...]:
+    """Who is listed, for the operators' listener."""
+    return tuple(
+        Agent(one.id, one.type.value, one.owner or "", one.purpose or "", one.status.value, one.roles)
+        for one in config.identities.agents
+    )
 
 
 def documents(config: Config) -> dict[str, Document]:

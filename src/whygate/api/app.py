@@ -5,6 +5,7 @@ Rules of this file:
 1. Only people and the hosts that the operator named open tasks; an agent never does, whatever its roles: a task's goal
    is what later tells the agent's own wishes from those of the person it works for.
 2. The same may look at policies and have them reloaded. A refusal is decided and recorded like one at the edges.
+3. What people answer and decide is people's alone: each path says whose (``transport.access``).
 """
 
 import logging
@@ -18,14 +19,21 @@ from litestar.params import JSONBody
 from pydantic import BaseModel, ConfigDict, Field
 
 from whygate import __version__
-from whygate.api import policies, tools
+from whygate.api import agents, approvals, bodies, decisions, exceptions, policies, tools
+from whygate.api.acting import Desk
+from whygate.api.agents import Listed
+from whygate.api.decisions import Records
 from whygate.api.document import described
 from whygate.api.guard import CALLER, PROBLEM, Guard, Refused, checked, refused, unrecorded
 from whygate.core import ids
 from whygate.core.calls import TraceParent
 from whygate.core.identity import Principal
 from whygate.core.instants import from_us
+from whygate.flow.approvals import Approvals
+from whygate.flow.authority import Authority
 from whygate.flow.catalogue import Catalogue
+from whygate.flow.elevations import Elevations
+from whygate.flow.emergencies import Emergencies
 from whygate.flow.ports import Gate, Identifier, LedgerUnavailable
 from whygate.flow.reloading import PinReloader, PolicyReloader
 from whygate.flow.tasks import DEFAULT_TTL_S, MAX_TTL_S, NewTask, Tasks
@@ -59,6 +67,14 @@ class Operators:
     reloader: PolicyReloader
     pins: PinReloader
     catalogue: Catalogue
+    authority: Authority
+    approvals: Approvals
+    elevations: Elevations
+    emergencies: Emergencies
+    decisions: Records
+    inventory: Sequence[Listed]
+    console: str
+    """Where people answer, without ``/console``."""
     metrics: Callable[[], tuple[bytes, str]]
     ready: Callable[[], str]
     """Empty when the gateway can decide and record; else what is missing."""
@@ -68,7 +84,13 @@ class Operators:
 
 def create_app(around: Operators) -> Litestar:
     """The ASGI application."""
-    guard = Guard(identifier=around.identifier, gate=around.gate, hosts=around.task_openers)
+    guard = Guard(
+        identifier=around.identifier,
+        gate=around.gate,
+        hosts=around.task_openers,
+        switched_off=lambda who: who in around.authority.state.suspended,
+    )
+    desk = Desk(guard=guard, authority=around.authority, console=around.console)
     may_open = guard.asks("tasks/open", "open tasks", around.tasks.may_open)
 
     @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}], guards=[may_open])
@@ -121,15 +143,21 @@ def create_app(around: Operators) -> Litestar:
             open_task,
             *policies.handlers(guard, around.reloader),
             *tools.handlers(guard, around.pins, around.catalogue),
+            *approvals.handlers(desk, around.approvals),
+            *exceptions.grants(desk, around.elevations),
+            *exceptions.waivers(desk, around.emergencies, around.reloader),
+            *exceptions.breakglass(desk, around.emergencies),
+            *agents.handlers(desk, around.emergencies, around.inventory),
+            *decisions.handlers(desk, around.decisions),
             healthz,
             readyz,
             metrics,
         ],
-        openapi_config=described(TaskRequest),
+        openapi_config=described(TaskRequest, *bodies.ALL),
         exception_handlers={
             HTTPException: _explain,
             RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
-            Refused: lambda _, found: refused(found.answer, around.resource_metadata),
+            Refused: lambda _, found: refused(found, around.resource_metadata),
             Exception: _unforeseen,
         },
         request_max_body_size=256 * 1024,
@@ -146,7 +174,7 @@ def _explain(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     if isinstance(extra, list):
         body["errors"] = [{"key": one.get("key", ""), "message": one.get("message", "")} for one in extra]
     path = "/" + request.url.path.strip("/")
-    methods = ", ".join(method for row in access.OPERATORS if row.path == path for method in row.methods)
+    methods = ", ".join(access.methods(access.OPERATORS, path))
     headers = {"allow": methods} if error.status_code == 405 else {}
     return Response(body, status_code=error.status_code, media_type=PROBLEM, headers=headers)
 

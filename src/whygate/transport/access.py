@@ -19,7 +19,15 @@ class Who(StrEnum):
     CALLERS = "callers"
     """Whoever proves to be a principal and is neither suspended nor retired."""
     OPERATORS = "operators"
-    """People, and the hosts that ``identities.task_openers`` names; an agent never, whatever its roles."""
+    """People, and the hosts that ``identities.task_openers`` names; an agent never, whatever its roles. Somebody who is an
+    auditor and nothing else reads only; here and below.
+    """
+    PEOPLE = "people"
+    """People who proved themselves by a token, and nobody else."""
+    IN_CHARGE = "people in charge"
+    """Of these, the owners and operators."""
+    EMERGENCY = "people for emergencies"
+    """Of these, who has the role ``breakglass``."""
 
 
 class Row(NamedTuple):
@@ -54,6 +62,24 @@ OPERATORS: Final = (
         "the tools, and how each stands to its pin",
     ),
     Row("/v1/tools/reload", ("POST",), Who.OPERATORS, "look at the folder of pins now"),
+    Row("/v1/approvals", ("GET",), Who.OPERATORS, "questions that wait for people, and answers that can be used"),
+    Row("/v1/approvals/{approval}", ("GET",), Who.PEOPLE, "one question, with the document that approvers are shown"),
+    Row("/v1/approvals/{approval}", ("POST",), Who.PEOPLE, "answer it; who has a passkey does so in the console"),
+    Row("/v1/grants", ("GET",), Who.OPERATORS, "elevations that are in force"),
+    Row("/v1/grants/{grant}", ("GET",), Who.OPERATORS, "one of them"),
+    Row("/v1/grants/{grant}", ("DELETE",), Who.IN_CHARGE, "end it now"),
+    Row("/v1/waivers", ("GET",), Who.OPERATORS, "waivers that are in force"),
+    Row("/v1/waivers", ("POST",), Who.IN_CHARGE, "add one"),
+    Row("/v1/waivers/{waiver}", ("DELETE",), Who.IN_CHARGE, "end it now, by its name or id"),
+    Row("/v1/breakglass", ("GET",), Who.OPERATORS, "break-glass that is open, and reviews that are owed"),
+    Row("/v1/breakglass", ("POST",), Who.EMERGENCY, "leads to the console: opening one wants a passkey"),
+    Row("/v1/breakglass/{breakglass}/close", ("POST",), Who.PEOPLE, "end it now: its opener, and people in charge"),
+    Row("/v1/breakglass/{breakglass}/review", ("POST",), Who.IN_CHARGE, "answer its review; never its opener"),
+    Row("/v1/agents", ("GET",), Who.OPERATORS, "the inventory, and who is switched off"),
+    Row("/v1/agents/suspend", ("POST",), Who.OPERATORS, "switch an agent off"),
+    Row("/v1/agents/resume", ("POST",), Who.IN_CHARGE, "switch it on again"),
+    Row("/v1/decisions", ("GET",), Who.OPERATORS, "search decisions, newest first"),
+    Row("/v1/decisions/{decision}", ("GET",), Who.OPERATORS, "one decision, and what came of it"),
     Row("/healthz", ("GET",), Who.ANYBODY, "whether the process answers"),
     Row("/readyz", ("GET",), Who.ANYBODY, "whether calls can be decided and recorded"),
     Row("/metrics", ("GET",), Who.ANYBODY, "Prometheus metrics"),
@@ -67,3 +93,14 @@ OPERATORS: Final = (
 def row(table: tuple[Row, ...], path: str, method: str) -> Row | None:
     """The row of a path as a template, and a method; ``None`` where there is none."""
     return next((each for each in table if each.path == path and method in each.methods), None)
+
+
+def methods(table: tuple[Row, ...], path: str) -> list[str]:
+    """What may be done at an address, by the rows whose template it fits; of those with ``{…:path}`` nothing is told."""
+    given = path.split("/")
+    return [method for each in table if _fits(each.path.split("/"), given) for method in each.methods]
+
+
+def _fits(template: list[str], given: list[str]) -> bool:
+    pairs = zip(template, given, strict=False)
+    return len(template) == len(given) and all(part == one or (part[:1] == "{" and one) for part, one in pairs)
