@@ -13,7 +13,7 @@ from typing import Any
 from litestar import Request, get, post
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from whygate.api.acting import Desk, caller, subject, with_passkey
 from whygate.api.bodies import AnswerGiven
@@ -48,7 +48,7 @@ def handlers(desk: Desk, approvals: Approvals) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("approvals/read", "see what approvers are shown", who=Who.PEOPLE)],
     )
-    async def one_approval(approval: str) -> dict[str, Any]:
+    async def one_approval(approval: FromPath[str]) -> dict[str, Any]:
         """With the document that approvers are shown; `null` where it is over."""
         found = approvals.find(approval)
         if found is None:
@@ -64,7 +64,7 @@ def handlers(desk: Desk, approvals: Approvals) -> list[HTTPRouteHandler]:
         guards=[desk.guard.asks(ANSWERED, "answer what an agent asks", who=Who.PEOPLE)],
     )
     async def answer_approval(
-        request: Request[Any, Any, Any], approval: str, data: JSONBody[AnswerGiven]
+        request: Request[Any, Any, Any], approval: FromPath[str], data: JSONBody[AnswerGiven]
     ) -> dict[str, Any]:
         """By token, where you have no passkey; who has one is sent to the console (403 with `console`)."""
         if desk.passkeys(caller(request)):

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 from litestar import get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from whygate.api.acting import Desk
 from whygate.api.guard import Refused, unrecorded
@@ -16,7 +16,7 @@ from whygate.core.reasons import Outcome
 from whygate.flow.ports import LedgerUnavailable
 
 MAX_PAGE = 200
-Facet = Annotated[str, Parameter(max_length=256)]
+Facet = Annotated[str, QueryParameter(max_length=256)]
 
 
 class Records(Protocol):
@@ -30,7 +30,7 @@ class Records(Protocol):
 
 
 async def _facets(
-    outcome: Outcome | None = None, code: Facet = "", agent: Facet = "", tool: Facet = "", task: Facet = ""
+    outcome: FromQuery[Outcome | None] = None, code: Facet = "", agent: Facet = "", tool: Facet = "", task: Facet = ""
 ) -> dict[str, str]:
     """What is searched for."""
     return {"outcome": outcome.value if outcome else "", "code": code, "agent": agent, "tool": tool, "task": task}
@@ -47,9 +47,9 @@ def handlers(desk: Desk, records: Records) -> list[HTTPRouteHandler]:
         dependencies={"facets": Provide(_facets)},
     )
     async def search_decisions(
-        facets: dict[str, str],
-        limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE)] = 50,
-        before: Annotated[int, Parameter(ge=0, le=2**53 - 1)] = 0,
+        facets: NamedDependency[dict[str, str]],
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 50,
+        before: Annotated[int, QueryParameter(ge=0, le=2**53 - 1)] = 0,
     ) -> dict[str, Any]:
         """Newest first; all that is given must hold. `before` of an answer leads to the next page."""
         try:
@@ -65,7 +65,7 @@ def handlers(desk: Desk, records: Records) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("decisions/read", "see decisions")],
     )
-    async def one_decision(decision: str) -> dict[str, Any]:
+    async def one_decision(decision: FromPath[str]) -> dict[str, Any]:
         """Its record, and those that point at it: its end, its question, repeats. By its id or the beginning of one."""
         try:
             data = await asyncio.to_thread(records.story, decision)

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from litestar import Request, delete, get, post
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from whygate.api.acting import Desk, caller, subject, with_passkey
 from whygate.api.bodies import EmergencyWanted, ReviewGiven, WaiverWanted
@@ -46,7 +46,7 @@ def grants(desk: Desk, elevations: Elevations) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("grants/read", "see elevations")],
     )
-    async def one_grant(grant: str) -> dict[str, Any]:
+    async def one_grant(grant: FromPath[str]) -> dict[str, Any]:
         found = [each for each in elevations.held() if each.id == grant]
         if not found:
             raise NotFoundException("there is no such elevation in force")
@@ -59,7 +59,7 @@ def grants(desk: Desk, elevations: Elevations) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("grants/revoke", "end elevations", who=Who.IN_CHARGE)],
     )
-    async def revoke_grant(request: AnyRequest, grant: str) -> dict[str, Any]:
+    async def revoke_grant(request: AnyRequest, grant: FromPath[str]) -> dict[str, Any]:
         """Calls that wait under it are decided again at once."""
         return told.grant(await desk.do(request, "grants/revoke", elevations.revoke(grant, subject(request))))
 
@@ -107,7 +107,7 @@ def waivers(desk: Desk, emergencies: Emergencies, reloader: PolicyReloader) -> l
         security=[{"bearer": []}],
         guards=[desk.guard.asks("waivers/end", "end waivers", who=Who.IN_CHARGE)],
     )
-    async def end_waiver(request: AnyRequest, waiver: str) -> dict[str, Any]:
+    async def end_waiver(request: AnyRequest, waiver: FromPath[str]) -> dict[str, Any]:
         """By its name or id."""
         return told.waiver(await desk.do(request, "waivers/end", emergencies.end_waiver(waiver, subject(request))))
 
@@ -149,7 +149,7 @@ def breakglass(desk: Desk, emergencies: Emergencies) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("breakglass/close", "end break-glass", who=Who.PEOPLE)],
     )
-    async def close_breakglass(request: AnyRequest, breakglass: str) -> dict[str, Any]:
+    async def close_breakglass(request: AnyRequest, breakglass: FromPath[str]) -> dict[str, Any]:
         """Whoever opened it may, and people in charge; answers the review that is owed now."""
         opened, who = state.breakglass.get(breakglass), caller(request)
         if opened is not None and opened.by != who.id and IN_CHARGE.isdisjoint(who.roles):
@@ -165,7 +165,9 @@ def breakglass(desk: Desk, emergencies: Emergencies) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("breakglass/review", "review break-glass", who=Who.IN_CHARGE)],
     )
-    async def review_breakglass(request: AnyRequest, breakglass: str, data: JSONBody[ReviewGiven]) -> dict[str, Any]:
+    async def review_breakglass(
+        request: AnyRequest, breakglass: FromPath[str], data: JSONBody[ReviewGiven]
+    ) -> dict[str, Any]:
         """Somebody else than who opened it."""
         work = emergencies.review(breakglass, subject(request), data.finding, data.note)
         await desk.do(request, "breakglass/review", work)
