@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from litestar import Litestar
+
 from whygate import __version__
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
@@ -158,26 +160,9 @@ class Gateway:
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
         edges = server.app = await self._edges(door, gate, metadata, metrics, servers)
-        around = Operators(
-            identifier=door,
-            gate=gate,
-            tasks=tasks,
-            reloader=reloader,
-            pins=self.pins,
-            catalogue=self.catalogue,
-            authority=authority,
-            approvals=Approvals(authority),
-            elevations=Elevations(authority),
-            emergencies=Emergencies(authority),
-            decisions=Decisions(path),
-            inventory=inventory(config),
-            console=config.console_url.rstrip("/"),
-            metrics=metrics.render,
-            ready=lambda: self._phase or _missing(ledger),
-            task_openers=config.identities.task_openers,
-            resource_metadata=metadata,
+        operators.app = KnownHosts(
+            self._operators(ledger, door, gate, tasks, metrics), [config.operators_listen, *config.allowed_hosts]
         )
-        operators.app = KnownHosts(create_app(around), [config.operators_listen, *config.allowed_hosts])
         if config.telemetry.otlp:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
@@ -188,6 +173,32 @@ class Gateway:
             self._undo.push_async_callback(listener.stop)
         self._undo.push_async_callback(self._drain, server, edges.under_way)
         self._phase = ""
+
+    def _operators(
+        self, ledger: SqliteLedger, door: Door, gate: Gatekeeper, tasks: Tasks, metrics: Metrics
+    ) -> Litestar:
+        """What operators reach."""
+        authority, metadata = self.authority, self.config.public_url.rstrip("/") + METADATA
+        around = Operators(
+            identifier=door,
+            gate=gate,
+            tasks=tasks,
+            reloader=self.reloader,
+            pins=self.pins,
+            catalogue=self.catalogue,
+            authority=authority,
+            approvals=Approvals(authority),
+            elevations=Elevations(authority),
+            emergencies=Emergencies(authority),
+            decisions=Decisions(Path(self.config.ledger)),
+            inventory=inventory(self.config),
+            console=self.config.console_url.rstrip("/"),
+            metrics=metrics.render,
+            ready=lambda: self._phase or _missing(ledger),
+            task_openers=self.config.identities.task_openers,
+            resource_metadata=metadata,
+        )
+        return create_app(around)
 
     async def _authority(self, ledger: SqliteLedger, path: Path, keys: Keys, new_ids: RandomIds) -> Authority:
         """What is in force beside the policy, as the ledger has it, and the look at what runs out."""

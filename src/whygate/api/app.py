@@ -15,8 +15,10 @@ from typing import Annotated, Any
 
 from litestar import Litestar, Request, Response, get, post
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
-from pydantic import BaseModel, ConfigDict, Field
+from litestar.types import Message, Scope
+from pydantic import Field
 
 from whygate import __version__
 from whygate.api import agents, approvals, bodies, decisions, exceptions, policies, tools
@@ -45,10 +47,8 @@ Selector = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\
 Label = Annotated[str, Field(max_length=128, pattern=r"^[\x21-\x7e]*$")]
 
 
-class TaskRequest(BaseModel):
+class TaskRequest(bodies.Body):
     """A piece of work that somebody opens for one or more agents."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     agents: list[Selector] = Field(min_length=1, max_length=64, description="Who may use it: ids, or `role:<name>`.")
     goal: str = Field(default="", max_length=65_536, description="What is to be done. Kept as a keyed digest only.")
@@ -90,7 +90,6 @@ def create_app(around: Operators) -> Litestar:
         hosts=around.task_openers,
         switched_off=lambda who: who in around.authority.state.suspended,
     )
-    desk = Desk(guard=guard, authority=around.authority, console=around.console)
     may_open = guard.asks("tasks/open", "open tasks", around.tasks.may_open)
 
     @post("/v1/tasks", status_code=201, summary="Open a task", security=[{"bearer": []}], guards=[may_open])
@@ -118,6 +117,32 @@ def create_app(around: Operators) -> Litestar:
         }
         return Response(body, headers={"traceparent": str(parent)})
 
+    app = Litestar(
+        [
+            open_task,
+            *policies.handlers(guard, around.reloader),
+            *tools.handlers(guard, around.pins, around.catalogue),
+            *_people(around, guard),
+            *_health(around),
+        ],
+        openapi_config=described(TaskRequest, *bodies.ALL),
+        exception_handlers={
+            HTTPException: _explain,
+            RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
+            Refused: lambda _, found: refused(found, around.resource_metadata),
+            Exception: _unforeseen,
+        },
+        before_send=[_name_methods],
+        request_max_body_size=256 * 1024,
+        # Our own logging stands; Litestar's would print a trace for every bad request.
+        logging_config=None,
+    )
+    return checked(app)
+
+
+def _health(around: Operators) -> list[HTTPRouteHandler]:
+    """For whoever watches the process; no credential is looked at."""
+
     @get("/healthz", summary="Whether the process answers")
     async def healthz() -> dict[str, str]:
         """Alive; says nothing about the ledger: see `/readyz`."""
@@ -138,33 +163,28 @@ def create_app(around: Operators) -> Litestar:
         text, content_type = around.metrics()
         return Response(text, media_type=content_type)
 
-    app = Litestar(
-        [
-            open_task,
-            *policies.handlers(guard, around.reloader),
-            *tools.handlers(guard, around.pins, around.catalogue),
-            *approvals.handlers(desk, around.approvals),
-            *exceptions.grants(desk, around.elevations),
-            *exceptions.waivers(desk, around.emergencies, around.reloader),
-            *exceptions.breakglass(desk, around.emergencies),
-            *agents.handlers(desk, around.emergencies, around.inventory),
-            *decisions.handlers(desk, around.decisions),
-            healthz,
-            readyz,
-            metrics,
-        ],
-        openapi_config=described(TaskRequest, *bodies.ALL),
-        exception_handlers={
-            HTTPException: _explain,
-            RecursionError: lambda request, _: _explain(request, ValidationException("the body is nested too deeply")),
-            Refused: lambda _, found: refused(found, around.resource_metadata),
-            Exception: _unforeseen,
-        },
-        request_max_body_size=256 * 1024,
-        # Our own logging stands; Litestar's would print a trace for every bad request.
-        logging_config=None,
-    )
-    return checked(app)
+    return [healthz, readyz, metrics]
+
+
+def _people(around: Operators, guard: Guard) -> list[HTTPRouteHandler]:
+    """What people decide, and what they look at for it."""
+    desk = Desk(guard=guard, authority=around.authority, console=around.console)
+    return [
+        *approvals.handlers(desk, around.approvals),
+        *exceptions.grants(desk, around.elevations),
+        *exceptions.waivers(desk, around.emergencies, around.reloader),
+        *exceptions.breakglass(desk, around.emergencies),
+        *agents.handlers(desk, around.emergencies, around.inventory),
+        *decisions.handlers(desk, around.decisions),
+    ]
+
+
+async def _name_methods(message: Message, scope: Scope) -> None:
+    """Litestar's own answer to OPTIONS names one handler's methods, where an address has several."""
+    if message["type"] == "http.response.start" and scope["type"] == "http" and scope["method"] == "OPTIONS":
+        allow = ", ".join(sorted({"OPTIONS", *access.methods(access.OPERATORS, "/" + scope["path"].strip("/"))}))
+        kept = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
+        message["headers"] = [*kept, (b"allow", allow.encode())]
 
 
 def _explain(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What the operators' listener takes: strict, bounded, nothing beside what is named."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +16,7 @@ Words = Annotated[str, Field(max_length=MAX_NOTE, description="Your own words, f
 Said = Annotated[
     str, Field(min_length=1, max_length=MAX_NOTE, pattern=r"\S", description="Your own words, for the record.")
 ]
-# Litestar validates laxly whatever a model says, but for fields that say it themselves: "yes" is no agreement.
-Yes = Annotated[bool, Field(strict=True)]
-Number = Annotated[int, Field(strict=True, ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Text = Annotated[str, Field(max_length=4096)]
 Less = Number | Annotated[list[Text | Number], Field(max_length=1000)]
 Path = Annotated[str, Field(min_length=1, max_length=256)]
@@ -27,14 +25,19 @@ Path = Annotated[str, Field(min_length=1, max_length=256)]
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    @classmethod
+    def model_validate(cls, obj: Any, **more: Any) -> Self:
+        """Strictly, though Litestar asks for a lax look whatever the model says: "yes" is no agreement."""
+        return super().model_validate(obj, **{**more, "strict": True})
+
 
 class AnswerGiven(Body):
     """A person's answer to one question."""
 
-    approve: Yes
+    approve: bool
     shown_digest: str = Field(max_length=128, description="Of the document that was in front of you.")
     scope: Literal["call", "task"] = "call"
-    for_s: int = Field(default=0, strict=True, ge=0, le=7 * 86_400, description="With `task`: for how many seconds.")
+    for_s: int = Field(default=0, ge=0, le=7 * 86_400, description="With `task`: for how many seconds.")
     narrow: dict[Path, Less] = Field(default={}, max_length=32, description="Smaller values for arguments, by path.")
     note: Words = ""
 
@@ -48,7 +51,7 @@ class WaiverWanted(Body):
     rule: Id
     agents: Tools = Field(default=[], description="Whose; empty: everybody's.")
     tools: Tools = Field(default=[], description="Which tools; empty: those of the rule.")
-    days: int = Field(strict=True, ge=1, le=MAX_DAYS)
+    days: int = Field(ge=1, le=MAX_DAYS)
     reason: Said
 
 
@@ -57,7 +60,7 @@ class EmergencyWanted(Body):
 
     agents: Annotated[list[Id], Field(min_length=1, max_length=64)]
     tools: Annotated[list[Id], Field(min_length=1, max_length=64)]
-    minutes: int = Field(strict=True, ge=1, le=MAX_MINUTES)
+    minutes: int = Field(ge=1, le=MAX_MINUTES)
     incident: Incident
 
 

@@ -1,7 +1,7 @@
 """Decisions on the operators' listener: searched, and one with what came of it. Records are told as they lie in the ledger."""
 
 import asyncio
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from litestar import get
@@ -12,10 +12,10 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from whygate.api.acting import Desk
 from whygate.api.guard import Refused, unrecorded
-from whygate.core.reasons import Outcome
 from whygate.flow.ports import LedgerUnavailable
 
 MAX_PAGE = 200
+Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
 Facet = Annotated[str, QueryParameter(max_length=256)]
 
 
@@ -30,10 +30,14 @@ class Records(Protocol):
 
 
 async def _facets(
-    outcome: FromQuery[Outcome | None] = None, code: Facet = "", agent: Facet = "", tool: Facet = "", task: Facet = ""
+    outcome: FromQuery[Known | None] = None, code: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
+Facet = "", agent: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
+Facet = "", tool: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
+Facet = "", task: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
+Facet = ""
 ) -> dict[str, str]:
     """What is searched for."""
-    return {"outcome": outcome.value if outcome else "", "code": code, "agent": agent, "tool": tool, "task": task}
+    return {"outcome": outcome or "", "code": code, "agent": agent, "tool": tool, "task": task}
 
 
 def handlers(desk: Desk, records: Records) -> list[HTTPRouteHandler]:
