@@ -30,11 +30,7 @@ class Records(Protocol):
 
 
 async def _facets(
-    outcome: FromQuery[Known | None] = None, code: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
-Facet = "", agent: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
-Facet = "", tool: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
-Facet = "", task: Known = Literal["permitted", "elevated", "exception", "challenged", "blocked", "error"]
-Facet = ""
+    outcome: FromQuery[Known | None] = None, code: Facet = "", agent: Facet = "", tool: Facet = "", task: Facet = ""
 ) -> dict[str, str]:
     """What is searched for."""
     return {"outcome": outcome or "", "code": code, "agent": agent, "tool": tool, "task": task}
