@@ -181,7 +181,7 @@ def _people(around: Operators, guard: Guard) -> list[HTTPRouteHandler]:
 
 async def _name_methods(message: Message, scope: Scope) -> None:
     """Litestar's own answer to OPTIONS names one handler's methods, where an address has several."""
-    if message["type"] == "http.response.start" and scope["type"] == "http" and scope["method"] == "OPTIONS":
+    if message["type"] == "http.response.start" and scope.get("method") == "OPTIONS":
         allow = ", ".join(sorted({"OPTIONS", *access.methods(access.OPERATORS, "/" + scope["path"].strip("/"))}))
         kept = [(name, value) for name, value in message["headers"] if name.lower() != b"allow"]
         message["headers"] = [*kept, (b"allow", allow.encode())]
