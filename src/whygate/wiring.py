@@ -15,18 +15,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from litestar import Litestar
+
 from whygate import __version__
-from whygate import config as settings
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
-from whygate.config import Config, Server, split_address
+from whygate.config import Config, split_address
 from whygate.console.desk import Console
-from whygate.core.calls import Tool
-from whygate.core.events import AgentRecord, Person
-from whygate.core.records import AnyRecord, DecisionRecord
+from whygate.core.events import Person
+from whygate.flow.approvals import Approvals
 from whygate.flow.authority import Authority
-from whygate.flow.catalogue import Catalogue, Listed
+from whygate.flow.catalogue import Catalogue
 from whygate.flow.desk import OwnDesk
+from whygate.flow.elevations import Elevations
+from whygate.flow.emergencies import Emergencies
 from whygate.flow.fit import look_again, must_fit
 from whygate.flow.gatekeeper import Gatekeeper, Surroundings
 from whygate.flow.looking import Looker
@@ -36,17 +38,14 @@ from whygate.flow.policies import Cause, Policies
 from whygate.flow.reloading import PinReloader, PolicyReloader
 from whygate.flow.tasks import Tasks
 from whygate.flow.world import RandomIds
-from whygate.http.edge import HttpEdge, HttpTool
-from whygate.http.openapi import Document, OpenApiRefused, besides
-from whygate.http.openapi import read as read_openapi
-from whygate.http.routes import Route, Router
+from whygate.http.edge import HttpEdge
 from whygate.mcp.backend import Server as McpServer
-from whygate.mcp.crowd import Crowd
 from whygate.mcp.looking import listed
 from whygate.mcp.merged import MergedEdge
 from whygate.mcp.own_tools import OwnTools
 from whygate.policy_files import PinFolder, PolicyFolder
 from whygate.serving import Listener, check
+from whygate.stores.decisions import Decisions
 from whygate.stores.keys import Keys, load_or_create
 from whygate.stores.reader import Reader
 from whygate.stores.sealing import Sealing
@@ -57,6 +56,17 @@ from whygate.transport.agents import METADATA, AgentsApp
 from whygate.transport.origin import KnownHosts, Origins
 from whygate.transport.server import HttpServer
 from whygate.transport.under_way import UnderWay
+from whygate.wiring_tools import (
+    decision_of,
+    documents,
+    http_tools,
+    inventory,
+    listed_tools,
+    mcp_servers,
+    named,
+    shown_agent,
+    switched,
+)
 
 PROJECTOR_RESTART_S: Final = 2.0
 """A projector that dies is started again; the ledger keeps everything meanwhile."""
@@ -82,13 +92,14 @@ class Gateway:
         self.pins: PinReloader
         """The same for the pins."""
         self.authority: Authority
+        """What is in force beside the policy; there as well once ``start`` has returned."""
         self._looking = False
         self._phase = "the gateway is starting"
         """Why it is not ready yet, or not any more; empty in between."""
         self._hurry = asyncio.Event()
         self.documents = documents(config)
         self.catalogue = Catalogue(
-            {name: _listed(name, server, self.documents.get(name)) for name, server in config.tools.items()}
+            {name: listed_tools(name, server, self.documents.get(name)) for name, server in config.tools.items()}
         )
 
     async def start(self) -> None:
@@ -141,7 +152,7 @@ class Gateway:
             failed=lambda: bool(_missing(ledger)),
             projector=status_path(path) if config.telemetry.otlp else None,
         )
-        authority = await self._authority(ledger, path, keys, new_ids)
+        authority = self.authority = await self._authority(ledger, path, keys, new_ids)
         tasks = Tasks(ledger, ledger, new_ids, keys.trace, keys.digest)
         gate = Gatekeeper(
             Surroundings(
@@ -163,23 +174,11 @@ class Gateway:
         door = Door.from_config(config, ledger)
         self._undo.push_async_callback(door.close)
         metadata = config.public_url.rstrip("/") + METADATA
-        self.authority = authority
-        desk = OwnDesk(authority, policies, tasks, lambda name: _decision(path, name), config.console_url)
+        desk = OwnDesk(authority, policies, tasks, lambda name: decision_of(path, name), config.console_url)
         edges = server.app = await self._edges((door, gate, metrics, desk), metadata, servers)
-        around = Operators(
-            identifier=door,
-            gate=gate,
-            tasks=tasks,
-            reloader=reloader,
-            pins=self.pins,
-            catalogue=self.catalogue,
-            metrics=metrics.render,
-            ready=lambda: self._phase or _missing(ledger),
-            task_openers=config.identities.task_openers,
-            resource_metadata=metadata,
-            console=self._console(authority, gate, policies, path),
+        operators.app = KnownHosts(
+            self._operators(ledger, door, gate, tasks, metrics), [config.operators_listen, *config.allowed_hosts]
         )
-        operators.app = KnownHosts(create_app(around), [config.operators_listen, *config.allowed_hosts])
         if config.telemetry.otlp:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
@@ -191,26 +190,45 @@ class Gateway:
         self._undo.push_async_callback(self._drain, server, edges.under_way)
         self._phase = ""
 
-    async def _authority(self, ledger: SqliteLedger, path: Path, keys: Keys, new_ids: RandomIds) -> Authority:
-        """What is in force beside the policy, as the ledger has it, and the look at what runs out."""
-        made = Authority(ledger, ledger, new_ids, Sealing(keys.payload), keys.digest)
-        with Reader(path) as reader:
-            made.recall(reader.sealed)
-        self._undo.push_async_callback(_cancelled, asyncio.create_task(made.watch()))
-        return made
+    def _operators(
+        self, ledger: SqliteLedger, door: Door, gate: Gatekeeper, tasks: Tasks, metrics: Metrics
+    ) -> Litestar:
+        """What operators reach."""
+        authority, metadata = self.authority, self.config.public_url.rstrip("/") + METADATA
+        around = Operators(
+            identifier=door,
+            gate=gate,
+            tasks=tasks,
+            reloader=self.reloader,
+            pins=self.pins,
+            catalogue=self.catalogue,
+            authority=authority,
+            approvals=Approvals(authority),
+            elevations=Elevations(authority),
+            emergencies=Emergencies(authority),
+            decisions=Decisions(Path(self.config.ledger)),
+            inventory=inventory(self.config),
+            console=self.config.console_url.rstrip("/"),
+            pages=self._console(gate),
+            metrics=metrics.render,
+            ready=lambda: self._phase or _missing(ledger),
+            task_openers=self.config.identities.task_openers,
+            resource_metadata=metadata,
+        )
+        return create_app(around)
 
-    def _console(self, authority: Authority, gate: Gatekeeper, policies: Policies, path: Path) -> Console:
+    def _console(self, gate: Gatekeeper) -> Console:
         """Where people answer."""
         config = self.config
-        self.people = People(authority, (_named(each) for each in config.identities.people))
+        self.people = People(self.authority, (named(each) for each in config.identities.people))
         made = Console(
-            authority=authority,
+            authority=self.authority,
             gate=gate,
             people=self.people,
-            policies=policies,
+            policies=self.reloader.held,
             catalogue=self.catalogue,
-            agents={each.id: _shown(each) for each in config.identities.agents},
-            ledger=path,
+            agents={each.id: shown_agent(each) for each in config.identities.agents},
+            ledger=Path(config.ledger),
             url=config.console_url.rstrip("/"),
         )
         self._undo.callback(made.close)
@@ -220,10 +238,17 @@ class Gateway:
         """The one-time link that makes the first owner; empty where there is one."""
         if self.people.has_owner():
             return ""
-        named = (each for each in self.config.identities.people if "owner" in each.roles)
-        first = next((_named(each) for each in named), Person(id="owner", name="Owner", roles=ROLES))
-        token = self.people.invite(first)
+        owners = (named(each) for each in self.config.identities.people if "owner" in each.roles)
+        token = self.people.invite(next(owners, Person(id="owner", name="Owner", roles=ROLES)))
         return f"{self.config.console_url.rstrip('/')}/console/enrol?token={token}"
+
+    async def _authority(self, ledger: SqliteLedger, path: Path, keys: Keys, new_ids: RandomIds) -> Authority:
+        """What is in force beside the policy, as the ledger has it, and the look at what runs out."""
+        made = Authority(ledger, ledger, new_ids, Sealing(keys.payload), keys.digest)
+        with Reader(path) as reader:
+            made.recall(reader.sealed)
+        self._undo.push_async_callback(_cancelled, asyncio.create_task(made.watch()))
+        return made
 
     async def _drain(self, agents: HttpServer, under_way: UnderWay) -> None:
         agents.refuse()
@@ -278,7 +303,7 @@ class Gateway:
         each = metadata + "/mcp/{server}"
         mcp = MergedEdge(servers, door, gate, self.catalogue, origins=origins, resource_metadata=each)
         mcp.offer(OwnTools(desk))
-        self.authority.heard.append(lambda record: _switched(record, mcp.crowd))
+        self.authority.heard.append(lambda record: switched(record, mcp.crowd))
         await mcp.start()
         self._undo.push_async_callback(mcp.close)
 
@@ -318,98 +343,6 @@ class _Late:
         await self.app(scope, receive, send)
 
 
-def documents(config: Config) -> dict[str, Document]:
-    """The OpenAPI documents of plain HTTP tools, without what the configuration says otherwise. Raises ``ConfigError``."""
-    made, problems = {}, []
-    for name, server in config.tools.items():
-        if server.http is not None and server.http.openapi is not None:
-            try:
-                made[name] = besides(read_openapi(server.http.openapi), _routes(server))
-            except OpenApiRefused as wrong:
-                key = f"tools.{name}.http.openapi"
-                problems.append(settings.Problem(key=key, where="", what=str(wrong), fix="mend the document"))
-    if problems:
-        raise settings.ConfigError(problems)
-    return made
-
-
-def http_tools(config: Config, catalogue: Catalogue, found: Mapping[str, Document]) -> dict[str, HttpTool]:
-    """The plain HTTP tools of a configuration, secrets resolved. Raises ``ConfigError``."""
-    made = {}
-    for name, server in config.tools.items():
-        if server.http is None:
-            continue
-        declared = found.get(name, Document()).operations
-        # The document's own spelling of a path's parameters, where both have the operation.
-        routes = {one.name: one for one in _routes(server)}
-        routes |= {one.name: Route(name=one.name, method=one.method, template=one.path) for one in declared}
-        tools = {one: catalogue.find(name, one) for one in routes}
-        made[name] = HttpTool(
-            name=name,
-            url=server.http.url.rstrip("/"),
-            router=Router(tuple(routes.values())),
-            tools={key: tool for key, tool in tools.items() if tool is not None},
-            headers=_credential(server.http.credential, f"tools.{name}.http.credential.value"),
-            signatures={one.name: one.signature for one in declared},
-        )
-        for reason in found.get(name, Document()).left_out:
-            _log.warning("tools.%s.http.openapi: left out, so not to be called: %s", name, reason)
-    return made
-
-
-def _routes(server: Server) -> tuple[Route, ...]:
-    return tuple(Route(name=one.name, method=one.method, template=one.path) for one in server.operations)
-
-
-def mcp_servers(config: Config) -> dict[str, McpServer]:
-    """The MCP servers of a configuration, secrets resolved. Raises ``ConfigError``."""
-    made = {}
-    for name, server in config.tools.items():
-        if server.mcp is None:
-            continue
-        where = f"tools.{name}.mcp"
-        made[name] = McpServer(
-            name=name,
-            url=server.mcp.url or "",
-            headers=_credential(server.mcp.credential, f"{where}.credential.value"),
-            command=server.mcp.command or (),
-            env={key: settings.resolve(ref, key=f"{where}.env.{key}") for key, ref in server.mcp.env.items()},
-            cwd=server.mcp.cwd or "",
-        )
-    return made
-
-
-def _credential(credential: settings.Credential | None, key: str) -> tuple[tuple[str, str], ...]:
-    if credential is None:
-        return ()
-    return ((credential.header, credential.prefix + settings.resolve(credential.value, key=key)),)
-
-
-def _listed(name: str, server: Server, document: Document | None) -> Listed:
-    """How the tools of one server are made, from what the operator said about them."""
-    protocol = "mcp" if server.mcp is not None else "http"
-    operations = {one.name: one for one in server.operations}
-    definitions = {one.name: one.definition for one in document.operations} if document is not None else {}
-
-    def make(tool: str) -> Tool:
-        said = operations.get(tool) or (server.classify(tool) if protocol == "mcp" or tool in definitions else None)
-        definition = definitions.get(tool, "")
-        if said is None:
-            return Tool(server=name, name=tool, type=protocol, definition=definition)
-        return Tool(
-            server=name,
-            name=tool,
-            type=protocol,
-            tool_class=said.tool_class,
-            tier=said.tier,
-            labels=said.labels,
-            definition=definition,
-        )
-
-    exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
-    return Listed(make=make, names=(*operations, *definitions, *exact), pinned=protocol == "mcp")
-
-
 def _begins_anew(ledger: Path, keys: Path) -> bool:
     return keys.exists() and not ledger.exists()
 
@@ -419,30 +352,6 @@ def _missing(ledger: SqliteLedger) -> str:
     if ledger.failed is not None:
         return "the ledger can't write"
     return "the ledger's disk is nearly full: make room, and decisions are recorded again" if ledger.scarce else ""
-
-
-def _named(each: settings.Named) -> Person:
-    return Person(groups=each.groups, id=each.id, name=each.name or "", roles=tuple(each.roles))
-
-
-def _shown(agent: settings.Agent) -> dict[str, str]:
-    return {"owner": agent.owner or "", "purpose": agent.purpose or "", "status": agent.status.value}
-
-
-def _switched(record: AnyRecord, crowd: Crowd) -> None:
-    """Nothing of an agent that is switched off goes on: not its streams, nor calls under way."""
-    if isinstance(record, AgentRecord) and record.event == "suspended" and (cut := crowd.cut(record.agent)):
-        _log.warning("%s was switched off: %d exchanges were cut off", record.agent, cut)
-
-
-def _decision(ledger: Path, identity: str) -> DecisionRecord | None:
-    """A decision by its id; ``None`` where there is none. Blocks."""
-    with Reader(ledger) as reader:
-        try:
-            found = reader.find(identity).record
-        except LookupError:
-            return None
-    return found if isinstance(found, DecisionRecord) else None
 
 
 def _kept(ledger: Path, digest: str) -> dict[str, str]:

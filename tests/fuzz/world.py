@@ -17,7 +17,7 @@ from tests.fuzz.inputs import LIVE, Input, Known
 from tests.fuzz.setting import DIGEST_KEY, ISSUER, POLICY, TOOLS_SECRET, TYPED, known, pins, settings
 from tests.gatekeeping import Seen
 
-from whygate import wiring
+from whygate import wiring_tools
 from whygate.authn.door import Door
 from whygate.config import from_mapping
 from whygate.core.calls import ToolCall
@@ -142,8 +142,8 @@ class World:
         (folder / "typed.json").write_text(json.dumps(TYPED))
         (folder / "secret").write_text(TOOLS_SECRET)
         config = from_mapping(settings(folder))
-        documents = wiring.documents(config)
-        listed = {name: wiring._listed(name, one, documents.get(name)) for name, one in config.tools.items()}
+        documents = wiring_tools.documents(config)
+        listed = {name: wiring_tools.listed_tools(name, one, documents.get(name)) for name, one in config.tools.items()}
         catalogue, new_ids = Catalogue(listed, pins()), RandomIds()
         policies = Policies(self.ledger, new_ids)
         await policies.bring_into_force({"fuzz.yaml": POLICY})
@@ -165,9 +165,9 @@ class World:
         door = Door.from_config(config, self.ledger)
         origins = Origins(config.public_url, config.listen)
         metadata = config.public_url + METADATA
-        http = HttpEdge(wiring.http_tools(config, catalogue, documents), door, self.gate, origins, metadata)
+        http = HttpEdge(wiring_tools.http_tools(config, catalogue, documents), door, self.gate, origins, metadata)
         http._upstreams = _Pool(self)  # type: ignore[assignment]  # a fake pool
-        servers = wiring.mcp_servers(config)
+        servers = wiring_tools.mcp_servers(config)
         mcp = MergedEdge(
             servers, door, self.gate, catalogue, origins=origins, resource_metadata=metadata + "/mcp/{server}"
         )

@@ -29,7 +29,8 @@ from whygate.policy_files import write_pins
 from whygate.stores.reader import Reader
 from whygate.testing.billing import BillingServer
 from whygate.transport.upstream import UpstreamError
-from whygate.wiring import Gateway, mcp_servers
+from whygate.wiring import Gateway
+from whygate.wiring_tools import mcp_servers
 
 ISSUER = "https://idp.test.example"
 AUDIENCE = "whygate-test"

@@ -27,6 +27,7 @@ class Problem(BaseModel):
     code: str = Field(default="", description="A reason code: docs/reason-codes.md.")
     note: str = ""
     next: str = ""
+    console: str = Field(default="", description="The page where you can finish, with a passkey.")
 
 
 class TaskOpened(Answer):

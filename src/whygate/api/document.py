@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from whygate import __version__
-from whygate.api import answers
+from whygate.api import answers, shapes
 from whygate.api.guard import PROBLEM
 from whygate.transport import access
 
@@ -24,6 +24,7 @@ _REFUSALS: Final = {
     "400": "The request can't be read, or is not as described.",
     "401": "No credential, or one that is not accepted.",
     "403": "Not for this caller, or asked for by a name that is not ours.",
+    "404": "There is none, or not any more.",
     "409": "The folder kept changing.",
     "413": "The body is too large.",
     "422": "The policies were refused; what was in force stays.",
@@ -35,6 +36,24 @@ _MADE: Final[dict[tuple[str, str], tuple[str, type[BaseModel], tuple[str, ...]]]
     ("/v1/tasks", "post"): ("201", answers.TaskOpened, ("400", "413")),
     ("/v1/policies", "get"): ("200", answers.PoliciesShown, ()),
     ("/v1/policies/reload", "post"): ("200", answers.Reloaded, ("409", "422")),
+    ("/v1/approvals", "get"): ("200", shapes.ApprovalsShown, ()),
+    ("/v1/approvals/{approval}", "get"): ("200", shapes.ApprovalShown, ("404",)),
+    ("/v1/approvals/{approval}", "post"): ("200", shapes.Approval, ("400", "413")),
+    ("/v1/grants", "get"): ("200", shapes.Grants, ()),
+    ("/v1/grants/{grant}", "get"): ("200", shapes.Grant, ("404",)),
+    ("/v1/grants/{grant}", "delete"): ("200", shapes.Grant, ()),
+    ("/v1/waivers", "get"): ("200", shapes.Waivers, ()),
+    ("/v1/waivers", "post"): ("201", shapes.Waiver, ("400", "413")),
+    ("/v1/waivers/{waiver}", "delete"): ("200", shapes.Waiver, ()),
+    ("/v1/breakglass", "get"): ("200", shapes.Emergencies, ()),
+    ("/v1/breakglass", "post"): ("200", shapes.Nothing, ("400", "413")),
+    ("/v1/breakglass/{breakglass}/close", "post"): ("200", shapes.Review, ()),
+    ("/v1/breakglass/{breakglass}/review", "post"): ("200", shapes.Reviewed, ("400", "413")),
+    ("/v1/agents", "get"): ("200", shapes.Agents, ()),
+    ("/v1/agents/suspend", "post"): ("200", shapes.Switched, ("400", "413")),
+    ("/v1/agents/resume", "post"): ("200", shapes.Switched, ("400", "413")),
+    ("/v1/decisions", "get"): ("200", shapes.DecisionsFound, ("400",)),
+    ("/v1/decisions/{decision}", "get"): ("200", shapes.DecisionTold, ("404",)),
     ("/healthz", "get"): ("200", answers.Health, ()),
     ("/readyz", "get"): ("200", answers.Ready, ()),
 }

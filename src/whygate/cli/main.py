@@ -22,6 +22,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "task": ("task:task", "Show a task as the tree of its calls."),
     "tail": ("tail:tail", "Follow decisions as they are made."),
     "tools": ("tools:app", "List the tools, and pin their definitions."),
+    "approvals": ("approvals:app", "See what agents ask people, and answer."),
+    "grants": ("grants:app", "See elevations, and end them."),
+    "waivers": ("waivers:app", "Except somebody from a rule for a while."),
+    "breakglass": ("breakglass:app", "Declare an emergency, end it, review it."),
+    "agents": ("agents:app", "See agents, and switch them off."),
     "keys": ("keys:app", "Make API keys for agents."),
     "schema": ("schema:app", "Print the JSON Schemas of records and configuration."),
 }

@@ -27,7 +27,7 @@ from whygate.mcp.looking import whole
 from whygate.policy_files import PinFolder, write_pins
 from whygate.stores.reader import Reader
 from whygate.transport.upstream import UpstreamError
-from whygate.wiring import mcp_servers
+from whygate.wiring_tools import mcp_servers
 
 RECENT: Final = 20_000
 """Of the newest records: what the gateway found out about tools within these."""

@@ -18,6 +18,7 @@ import msgspec
 
 from whygate.core import records
 from whygate.core.events import ApprovalRecord
+from whygate.core.in_force import InForce
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord
 from whygate.flow.ports import LedgerUnavailable
 from whygate.stores.book import key
@@ -192,6 +193,13 @@ class Reader:
             " ORDER BY seq DESC LIMIT ?",
             (kind, limit),
         )
+
+    def in_force(self) -> InForce:
+        """What is in force beside the policy, as the ledger has it now."""
+        found = InForce()
+        for kind, name, body in self._all("SELECT kind, id, body FROM in_force ORDER BY kind, id"):
+            found.restore(kind, name, body)
+        return found
 
     def sealed(self, identity: str) -> bytes | None:
         """What was kept apart for a record, encrypted; ``None`` where nothing is, or not any more."""

@@ -1,0 +1,55 @@
+"""An agent's token never answers a question, and nobody approves themself: not by the API either."""
+
+from pathlib import Path
+
+import pytest
+from tests.edges import test_operators_people as world
+from tests.edges.test_operators_people import asked, send, yes
+from tests.servers.gateway import Running
+
+from whygate.testing.billing import BillingServer
+
+gateway = world.gateway
+
+
+@pytest.mark.parametrize("who", ["agent:support", "agent:researcher", "host:runner"])
+async def test_no_machine_answers(gateway: Running, billing: BillingServer, tmp_path: Path, who: str) -> None:
+    """Whatever its roles, though the rule named it: refused, recorded, and the question waits on."""
+    question = await asked(gateway, approvers=(who, "role:finance-lead"), principal="agent:other")
+    answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", who, ("finance-lead",), json=yes(question))
+    assert (answer.status_code, answer.json()["code"]) == (403, "policy.explicit_deny")
+    assert gateway.decision(answer)["subject"]["id"] == who
+    seen = await send(gateway, "GET", f"/v1/approvals/{question.id}", who)
+    assert seen.status_code == 403
+    assert [each["event"] for each in gateway.records() if each["kind"] == "approval"] == ["asked"]
+
+
+async def test_an_agent_with_a_persons_name_behind_it_is_no_person(gateway: Running) -> None:
+    """A token that an agent got on behalf of an approver is the agent's."""
+    question = await asked(gateway)
+    token = gateway.headers(world.LEAD, act={"sub": "agent:support"})
+    answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", world.LEAD, json=yes(question))
+    assert answer.status_code == 200
+    import httpx
+
+    other = await asked(gateway, tool="billing/other")
+    async with httpx.AsyncClient() as client:
+        url = f"{gateway.operators_url}/v1/approvals/{other.id}"
+        refused = await client.post(url, headers=token, json=yes(other))
+    assert refused.status_code in {401, 403}
+
+
+@pytest.mark.parametrize("more", [{"principal": world.LEAD}, {"behind": (world.LEAD,)}])
+async def test_nobody_approves_themself(gateway: Running, more: dict[str, object]) -> None:
+    """Neither their own call nor one that is made for them."""
+    question = await asked(gateway, **more)
+    answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", world.LEAD, json=yes(question))
+    assert (answer.status_code, answer.json()["code"]) == (403, "approval.self_approval")
+    assert gateway.decision(answer)["reason"]["code"] == "approval.self_approval"
+
+
+async def test_who_is_not_asked_does_not_answer(gateway: Running) -> None:
+    """An operator is no approver."""
+    question = await asked(gateway)
+    answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", world.OPERATOR, json=yes(question))
+    assert (answer.status_code, answer.json()["code"]) == (403, "policy.explicit_deny")
