@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from whygate.console.desk import EVERYBODY, SESSION, Console, NotForYou, Web
 from whygate.core.approvals import State
@@ -41,7 +42,7 @@ def _grants(console: Console) -> list[HTTPRouteHandler]:
     @post(
         "/console/grants/{identity:str}/revoke", include_in_schema=False, guards=[console.guard("operator", "approver")]
     )
-    async def revoke(request: Web, identity: str) -> Response[str]:
+    async def revoke(request: Web, identity: FromPath[str]) -> Response[str]:
         fields = await console.form(request)
         try:
             await console.elevations.revoke(identity, console.subject(request), fields.get("note", ""))
@@ -107,7 +108,7 @@ def _emergencies(console: Console) -> list[HTTPRouteHandler]:
         include_in_schema=False,
         guards=[console.guard("breakglass", "operator")],
     )
-    async def close(request: Web, identity: str) -> Response[str]:
+    async def close(request: Web, identity: FromPath[str]) -> Response[str]:
         await console.form(request)
         try:
             await console.emergencies.close(identity, console.subject(request))
@@ -120,7 +121,7 @@ def _emergencies(console: Console) -> list[HTTPRouteHandler]:
         include_in_schema=False,
         guards=[console.guard("operator", "breakglass")],
     )
-    async def review(request: Web, identity: str) -> Response[str]:
+    async def review(request: Web, identity: FromPath[str]) -> Response[str]:
         fields = await console.form(request)
         try:
             await console.emergencies.review(
@@ -157,7 +158,7 @@ def _waivers(console: Console) -> list[HTTPRouteHandler]:
         return console.done(request, "/console/breakglass", "The waiver is in force.")
 
     @post("/console/waivers/{identity:str}/end", include_in_schema=False, guards=[may])
-    async def end(request: Web, identity: str) -> Response[str]:
+    async def end(request: Web, identity: FromPath[str]) -> Response[str]:
         await console.form(request)
         try:
             await console.emergencies.end_waiver(identity, console.subject(request))

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from webauthn.helpers import bytes_to_base64url
 
 from whygate.console import drafts, words
@@ -69,7 +70,7 @@ def _pages(console: Console) -> list[HTTPRouteHandler]:
         return console.page(request, "inbox.html", mine=mine, others=[row for row in rows if row["no"] is not None])
 
     @get("/console/approvals/{identity:str}", include_in_schema=False, guards=[signed])
-    async def question(request: Web, identity: str) -> Response[str]:
+    async def question(request: Web, identity: FromPath[str]) -> Response[str]:
         approval = _found(console, identity)
         document = console.approvals.shown(approval)
         events, chain = await console.read(lambda reader: _around(reader, approval))
@@ -101,7 +102,7 @@ def _answering(console: Console) -> list[HTTPRouteHandler]:
     may_answer = console.guard("approver", "operator", "breakglass")
 
     @post("/console/approvals/{identity:str}/options", status_code=200, include_in_schema=False, guards=[may_answer])
-    async def options(request: Web, identity: str) -> Response[Any]:
+    async def options(request: Web, identity: FromPath[str]) -> Response[Any]:
         fields, approval = await console.form(request), _found(console, identity)
         me = console.me(request)
         try:
@@ -114,7 +115,7 @@ def _answering(console: Console) -> list[HTTPRouteHandler]:
         return Response({**made, "nonce": bytes_to_base64url(nonce)})
 
     @post("/console/approvals/{identity:str}", include_in_schema=False, guards=[may_answer])
-    async def answer(request: Web, identity: str) -> Response[str]:
+    async def answer(request: Web, identity: FromPath[str]) -> Response[str]:
         fields, approval = await console.form(request), _found(console, identity)
         me, path = console.me(request), f"/console/approvals/{identity}"
         if fields.get("answer") not in {"approve", "deny"}:
@@ -132,7 +133,7 @@ def _answering(console: Console) -> list[HTTPRouteHandler]:
         return console.done(request, "/console", told.get(after.state, "Approved."))
 
     @post("/console/approvals/{identity:str}/revoke", include_in_schema=False, guards=[may_answer])
-    async def revoke(request: Web, identity: str) -> Response[str]:
+    async def revoke(request: Web, identity: FromPath[str]) -> Response[str]:
         fields = await console.form(request)
         try:
             await console.approvals.revoke(identity, console.subject(request), fields.get("note", ""))

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from whygate.console.desk import EVERYBODY, Console, NotForYou, Web
 from whygate.core.events import ApprovalRecord, BreakGlassRecord, GrantRecord
@@ -47,7 +48,7 @@ def _decisions(console: Console) -> list[HTTPRouteHandler]:
         )
 
     @get("/console/decisions/{identity:str}", include_in_schema=False, guards=[signed])
-    async def decision(request: Web, identity: str) -> Response[str]:
+    async def decision(request: Web, identity: FromPath[str]) -> Response[str]:
         try:
             known, around = await console.read(lambda reader: _explained(reader, identity))
         except (NotFound, Ambiguous, ValueError) as wrong:
@@ -67,7 +68,7 @@ def _decisions(console: Console) -> list[HTTPRouteHandler]:
         )
 
     @get("/console/tasks/{identity:str}", include_in_schema=False, guards=[signed])
-    async def task(request: Web, identity: str) -> Response[str]:
+    async def task(request: Web, identity: FromPath[str]) -> Response[str]:
         records = await console.read(lambda reader: [stored.record for stored in reader.task(identity)])
         if not records:
             raise NotForYou(Code.REQUEST_MALFORMED, "There is no such task.")

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from whygate.console.desk import (
     HEADERS,
@@ -142,7 +143,7 @@ def _rest(console: Console) -> list[HTTPRouteHandler]:
         return answer
 
     @get("/console/static/{name:str}", include_in_schema=False)
-    async def file(name: str) -> Response[bytes]:
+    async def file(name: FromPath[str]) -> Response[bytes]:
         data = static(name)
         if data is None:
             return Response(b"", status_code=404, headers=HEADERS)
