@@ -11,8 +11,10 @@ from tests.servers.gateway import Running, billing_tool, running
 from whygate.core.approvals import Asked
 from whygate.core.events import ApprovalRecord, GrantRecord, Passkey, Person, PersonRecord
 from whygate.core.exceptions import Grant
+from whygate.core.records import Subject
 from whygate.core.shown import Shown, digest, encoded
 from whygate.flow.authority import Authority
+from whygate.flow.emergencies import Emergencies, Emergency
 from whygate.testing.billing import BillingServer
 
 LEAD = "lead@example.com"
@@ -203,9 +205,6 @@ async def test_a_break_glass_is_opened_in_the_console_alone(gateway: Running) ->
 
 async def test_a_break_glass_is_closed_and_reviewed_by_somebody_else(gateway: Running) -> None:
     """Its opener closes it and never answers the review."""
-    from whygate.core.records import Subject
-    from whygate.flow.emergencies import Emergencies, Emergency
-
     wanted = Emergency(
         agents=("agent:support",), incident="INC-7", minutes=30, reason="down", team="t", tools=("billing/*",)
     )
