@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 from tests.edges import cli_world as world
+from tests.edges import test_cli_people as people
 
 from whygate.cli import main as cli
 from whygate.cli import words
@@ -196,6 +197,8 @@ RECORDS = [
         tool="up/echo",
         v=1,
     ),
+    *people.Answered().records[2:4],
+    *people.others(),
     *(LifeRecord(data={"version": "1"}, id=world.new_id(), kind=kind, v=1) for kind in KINDS[LifeRecord]),
 ]
 

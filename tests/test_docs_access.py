@@ -11,6 +11,9 @@ WHO = {
     Who.ANYBODY: "anybody",
     Who.CALLERS: "every active principal; then its policy decides",
     Who.OPERATORS: "people, and the hosts in `task_openers`",
+    Who.PEOPLE: "people, by token",
+    Who.IN_CHARGE: "people with the role `owner` or `operator`",
+    Who.EMERGENCY: "people with the role `breakglass`",
 }
 
 

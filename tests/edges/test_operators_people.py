@@ -1,5 +1,6 @@
 """What people decide, over the operators' listener: answers, elevations, waivers, break-glass, the kill switch."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import httpx
 import pytest
 from tests.servers.gateway import Running, billing_tool, running
+from typer.testing import CliRunner
 
+from whygate.cli import main
 from whygate.core.approvals import Asked
 from whygate.core.events import ApprovalRecord, GrantRecord, Passkey, Person, PersonRecord
 from whygate.core.exceptions import Grant
+from whygate.core.records import Subject
 from whygate.core.shown import Shown, digest, encoded
 from whygate.flow.authority import Authority
+from whygate.flow.emergencies import Emergencies, Emergency
 from whygate.testing.billing import BillingServer
 
 LEAD = "lead@example.com"
@@ -27,6 +32,10 @@ rules:
     tools: [billing/invoice_get]
     permit: {}
     why: Reading is routine.
+  - id: refund
+    tools: [billing/refund]
+    permit: {require: {human: {approvers: ["lead@example.com"]}}}
+    why: Refunds need a lead.
   - id: frozen
     tools: [billing/invoice_get]
     when: "false"
@@ -156,6 +165,35 @@ async def test_what_is_not_there_is_not_found(gateway: Running) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "approval.unverifiable")
 
 
+async def test_question_answer_and_retry(gateway: Running) -> None:
+    """Through both listeners: a call is refused for now, a person agrees by API, the same call passes once; its task tells it."""
+    opened = await gateway.open_task()
+
+    async def call() -> httpx.Response:
+        headers = {**gateway.headers(), "whygate-task": opened["id"]}
+        async with httpx.AsyncClient() as client:
+            body = {"invoice_id": "1042", "amount_cents": 20_000}
+            return await client.post(f"{gateway.url}/http/billing/refunds", json=body, headers=headers)
+
+    first = await call()
+    assert first.headers["whygate-reason"] == "step_up.required", first.text
+    (waiting,) = (await send(gateway, "GET", "/v1/approvals")).json()["waiting"]
+    shown = (await send(gateway, "GET", f"/v1/approvals/{waiting['id']}", LEAD)).json()["shown"]
+    assert shown["arguments"]["amount_cents"] == 20_000
+    body = {"approve": True, "shown_digest": waiting["shown_digest"]}
+    answer = await send(gateway, "POST", f"/v1/approvals/{waiting['id']}", LEAD, (), json=body)
+    assert answer.status_code == 200, answer.text
+    second = await call()
+    assert (second.status_code, second.headers["whygate-reason"]) == (201, "step_up.satisfied"), second.text
+    assert (await call()).headers["whygate-reason"] == "step_up.required"
+    about = (await send(gateway, "GET", f"/v1/decisions/{first.headers['whygate-decision']}")).json()["about"]
+    assert [each["event"] for each in about] == ["asked"]
+    told = CliRunner().invoke(main.app, ["task", opened["id"], "--ledger", str(gateway.ledger), "--json"]).stdout
+    calls = json.loads(told)["calls"]
+    assert [len(each["people"]) for each in calls] == [2, 1, 1]
+    assert "approved by lead@example.com, by a sign-in (OIDC)" in calls[1]["people"][0]
+
+
 # --- exceptions ---
 
 
@@ -203,9 +241,6 @@ async def test_a_break_glass_is_opened_in_the_console_alone(gateway: Running) ->
 
 async def test_a_break_glass_is_closed_and_reviewed_by_somebody_else(gateway: Running) -> None:
     """Its opener closes it and never answers the review."""
-    from whygate.core.records import Subject
-    from whygate.flow.emergencies import Emergencies, Emergency
-
     wanted = Emergency(
         agents=("agent:support",), incident="INC-7", minutes=30, reason="down", team="t", tools=("billing/*",)
     )

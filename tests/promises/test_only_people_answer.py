@@ -1,19 +1,16 @@
 """An agent's token never answers a question, and nobody approves themself: not by the API either."""
 
-from pathlib import Path
-
+import httpx
 import pytest
 from tests.edges import test_operators_people as world
 from tests.edges.test_operators_people import asked, send, yes
 from tests.servers.gateway import Running
 
-from whygate.testing.billing import BillingServer
-
 gateway = world.gateway
 
 
 @pytest.mark.parametrize("who", ["agent:support", "agent:researcher", "host:runner"])
-async def test_no_machine_answers(gateway: Running, billing: BillingServer, tmp_path: Path, who: str) -> None:
+async def test_no_machine_answers(gateway: Running, who: str) -> None:
     """Whatever its roles, though the rule named it: refused, recorded, and the question waits on."""
     question = await asked(gateway, approvers=(who, "role:finance-lead"), principal="agent:other")
     answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", who, ("finance-lead",), json=yes(question))
@@ -24,19 +21,17 @@ async def test_no_machine_answers(gateway: Running, billing: BillingServer, tmp_
     assert [each["event"] for each in gateway.records() if each["kind"] == "approval"] == ["asked"]
 
 
-async def test_an_agent_with_a_persons_name_behind_it_is_no_person(gateway: Running) -> None:
-    """A token that an agent got on behalf of an approver is the agent's."""
+async def test_a_persons_token_in_an_agents_hands_is_the_agents(gateway: Running) -> None:
+    """A token that an agent got on an approver's behalf names the agent as its actor, and answers nothing."""
     question = await asked(gateway)
-    token = gateway.headers(world.LEAD, act={"sub": "agent:support"})
-    answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", world.LEAD, json=yes(question))
-    assert answer.status_code == 200
-    import httpx
-
-    other = await asked(gateway, tool="billing/other")
     async with httpx.AsyncClient() as client:
-        url = f"{gateway.operators_url}/v1/approvals/{other.id}"
-        refused = await client.post(url, headers=token, json=yes(other))
-    assert refused.status_code in {401, 403}
+        answer = await client.post(
+            f"{gateway.operators_url}/v1/approvals/{question.id}",
+            headers=gateway.headers(world.LEAD, act={"sub": "agent:support"}),
+            json=yes(question),
+        )
+    assert answer.status_code in {401, 403}
+    assert [each["event"] for each in gateway.records() if each["kind"] == "approval"] == ["asked"]
 
 
 @pytest.mark.parametrize("more", [{"principal": world.LEAD}, {"behind": (world.LEAD,)}])

@@ -56,7 +56,7 @@ class TaskRequest(bodies.Body):
     goal: str = Field(default="", max_length=65_536, description="What is to be done. Kept as a keyed digest only.")
     workflow: Label = ""
     incident: Label = ""
-    ttl_s: int = Field(default=DEFAULT_TTL_S, ge=1, le=MAX_TTL_S, description="Seconds until it ends.")
+    ttl_s: Annotated[int, Field(ge=1, le=MAX_TTL_S, description="Seconds until it ends."), bodies.WHOLE] = DEFAULT_TTL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from whygate.core.events import MAX_NOTE
 from whygate.flow.emergencies import MAX_DAYS, MAX_MINUTES
@@ -16,7 +16,18 @@ Words = Annotated[str, Field(max_length=MAX_NOTE, description="Your own words, f
 Said = Annotated[
     str, Field(min_length=1, max_length=MAX_NOTE, pattern=r"\S", description="Your own words, for the record.")
 ]
-Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON Schema's integers have a dot where they like: 60.0 is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER), WHOLE]
+Seconds = Annotated[int, Field(ge=0, le=7 * 86_400, description="With `task`: for how many seconds."), WHOLE]
+Days = Annotated[int, Field(ge=1, le=MAX_DAYS), WHOLE]
+Minutes = Annotated[int, Field(ge=1, le=MAX_MINUTES), WHOLE]
 Text = Annotated[str, Field(max_length=4096)]
 Less = Number | Annotated[list[Text | Number], Field(max_length=1000)]
 Path = Annotated[str, Field(min_length=1, max_length=256)]
@@ -37,7 +48,7 @@ class AnswerGiven(Body):
     approve: bool
     shown_digest: str = Field(max_length=128, description="Of the document that was in front of you.")
     scope: Literal["call", "task"] = "call"
-    for_s: int = Field(default=0, ge=0, le=7 * 86_400, description="With `task`: for how many seconds.")
+    for_s: Seconds = 0
     narrow: dict[Path, Less] = Field(default={}, max_length=32, description="Smaller values for arguments, by path.")
     note: Words = ""
 
@@ -51,7 +62,7 @@ class WaiverWanted(Body):
     rule: Id
     agents: Tools = Field(default=[], description="Whose; empty: everybody's.")
     tools: Tools = Field(default=[], description="Which tools; empty: those of the rule.")
-    days: int = Field(ge=1, le=MAX_DAYS)
+    days: Days
     reason: Said
 
 
@@ -60,7 +71,7 @@ class EmergencyWanted(Body):
 
     agents: Annotated[list[Id], Field(min_length=1, max_length=64)]
     tools: Annotated[list[Id], Field(min_length=1, max_length=64)]
-    minutes: int = Field(ge=1, le=MAX_MINUTES)
+    minutes: Minutes
     incident: Incident
 
 

@@ -127,8 +127,8 @@ def _wait(held: Held, one: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
         if not quiet and (told == 0 or left < told - 30):
             told = int(left)
             complain(
-                "",
-                f"Waiting for the answer: {told // 60}:{told % 60:02d} left. Ctrl-C ends the waiting, not the question.",
+                f"Waiting for the answer: {told // 60}:{told % 60:02d} left.",
+                "Ctrl-C ends the waiting, not the question.",
             )
         time.sleep(POLL_S)
         one = held.approval(one["id"]) or {**one, "state": "expired"}

@@ -7,8 +7,9 @@ from typing import Final
 
 import msgspec
 
-from whygate.cli import stories, words
+from whygate.cli import people_events, stories, words
 from whygate.core import ids
+from whygate.core.events import ApprovalRecord
 from whygate.core.reasons import Outcome
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, TaskRecord
 
@@ -40,6 +41,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     rule: str
     """``policy/rule`` that decided; empty where none did."""
     end: stories.End
+    people: tuple[str, ...] = ()
+    """What people decided about it, one line each."""
 
     @property
     def allowed(self) -> bool:
@@ -66,6 +69,8 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     """Calls by outcome; outcomes that did not occur are left out."""
     span_us: int
     """From the first call to the last."""
+    people: tuple[str, ...] = ()
+    """What people decided in it that is no call's: elevations, one line each."""
 
     @property
     def refused(self) -> list[Call]:
@@ -76,6 +81,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
 def build(asked: str, kind: str, records: Iterable[AnyRecord]) -> Chain:
     """The chain of ``records``, which are all of one task or of one trace, in order."""
     decisions, ends, opened, closed = [], dict[str, CompletionRecord](), None, False
+    people = list[people_events.PeopleRecord]()
     for record in records:
         if isinstance(record, DecisionRecord):
             decisions.append(record)
@@ -85,10 +91,13 @@ def build(asked: str, kind: str, records: Iterable[AnyRecord]) -> Chain:
             opened = opened or record
         elif isinstance(record, TaskRecord) and record.event == "closed":
             closed = True
+        elif isinstance(record, people_events.PeopleRecord):
+            people.append(record)
     began = opened.time if opened is not None else decisions[0].time if decisions else None
     parents = _parents(decisions)
+    told, apart = _people(people)
     calls = [
-        _call(record, ends.get(record.id), began, parents.get(record.id, ""), depth)
+        _call(record, ends.get(record.id), began, parents.get(record.id, ""), depth, _told_of(record, told))
         for record, depth in _in_reading_order(decisions, parents)
     ]
     info = opened.task if opened is not None else None
@@ -109,8 +118,43 @@ def build(asked: str, kind: str, records: Iterable[AnyRecord]) -> Chain:
         closed=closed,
         calls=tuple(calls),
         counts={name: count for name, count in counts.items() if count},
+        people=apart,
         span_us=(max(times) - min(times)) // MICROSECOND if times else 0,
     )
+
+
+def _people(records: list[people_events.PeopleRecord]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """What people decided: of each question, by its id and by the decision that asked, how it went; and all that no call of
+    this chain asked for.
+    """
+    told, apart = dict[str, list[str]](), list[str]()
+    for record in records:
+        line = people_events.line(record)
+        if not isinstance(record, ApprovalRecord):
+            apart.append(line)
+        elif record.asked is not None and record.decision:
+            told[record.decision] = told[record.approval] = [f"{line}; asked of {', '.join(record.asked.approvers)}"]
+        elif record.approval in told:
+            told[record.approval].append(line)
+        else:
+            apart.append(line)
+    return told, tuple(apart)
+
+
+def _told_of(record: DecisionRecord, told: dict[str, list[str]]) -> tuple[str, ...]:
+    """Under the call that asked its question and the answers; under one that came back, what permitted it."""
+    if record.id in told:
+        return tuple(told[record.id])
+    lines = []
+    if record.approval is not None:
+        how = told.get(record.approval.id, [""])[-1]
+        lines.append(f"approval {record.approval.id}{f': {how}' if how else ''}")
+    if record.grant:
+        lines.append(f"under the elevation {record.grant}")
+    if record.exception is not None:
+        over = f", over {record.exception.over}" if record.exception.over else ""
+        lines.append(f"by the {record.exception.kind} {record.exception.id}{over}")
+    return tuple(lines)
 
 
 def _parents(decisions: list[DecisionRecord]) -> dict[str, str]:
@@ -146,6 +190,7 @@ def _call(
     began: datetime.datetime | None,
     parent: str,
     depth: int,
+    people: tuple[str, ...],
 ) -> Call:
     by = record.determined_by
     return Call(
@@ -166,6 +211,7 @@ def _call(
         note=record.reason.admin,
         rule=f"{by.policy}/{by.rule}" if by is not None else "",
         end=stories.end_of(record, completion),
+        people=people,
     )
 
 

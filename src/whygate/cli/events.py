@@ -1,9 +1,10 @@
 """A record that is no decision, told in one line and its details. ``printing`` puts it on a screen."""
 
 import datetime
+from collections.abc import Sequence
 from typing import Any, Final
 
-from whygate.cli import words
+from whygate.cli import people_events, words
 from whygate.cli.stories import Part, answered
 from whygate.core.records import AnyRecord, CompletionRecord, LifeRecord, PolicyRecord, TaskRecord, ToolRecord
 
@@ -33,10 +34,12 @@ class Event(Part, frozen=True, kw_only=True):
     kind: str
     headline: str
     details: dict[str, str]
+    followed: tuple[str, ...] = ()
+    """Of a question: what came of it, one line each."""
 
 
-def event(record: AnyRecord) -> Event:
-    """The event that ``record`` tells of."""
+def event(record: AnyRecord, after: Sequence[AnyRecord] = ()) -> Event:
+    """The event that ``record`` tells of. ``after``: records that point at it."""
     headline, details = record.kind.upper().replace("_", " "), dict[str, str]()
     match record:
         case TaskRecord():
@@ -52,10 +55,25 @@ def event(record: AnyRecord) -> Event:
         case CompletionRecord():
             headline = f"COMPLETION of {record.decision}"
             details = {"answer": answered(record), "code": record.code}
+        case _ if (people := people_events.told(record)) is not None:
+            headline, details = people
         case LifeRecord():
             details = {name: _value(value) for name, value in sorted(record.data.items())}
     details = {name: value for name, value in details.items() if value}
-    return Event(id=record.id, seq=record.seq, time=record.time, kind=record.kind, headline=headline, details=details)
+    followed = tuple(f"{words.moment(each.time)}  {what}" for each in after if (what := _followed(each)))
+    return Event(
+        id=record.id,
+        seq=record.seq,
+        time=record.time,
+        kind=record.kind,
+        headline=headline,
+        details=details,
+        followed=followed,
+    )
+
+
+def _followed(record: AnyRecord) -> str:
+    return people_events.line(record) if isinstance(record, people_events.PeopleRecord) else ""
 
 
 def _value(value: Any) -> str:

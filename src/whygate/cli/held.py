@@ -17,7 +17,7 @@ from whygate.core import told
 from whygate.core.events import ApprovalRecord
 from whygate.core.in_force import InForce
 from whygate.core.instants import to_us
-from whygate.stores.keys import KeysRefused, load_or_create
+from whygate.stores.keys import Keys, KeysRefused, load_or_create
 from whygate.stores.reader import Stored
 from whygate.stores.sealing import Sealing
 
@@ -116,7 +116,7 @@ class Held:
         keys = self.path.parent / f"{self.path.name}.keys"
         with reading(self.path) as reader:
             body = reader.sealed(identity)
-        if body is None or not keys.is_dir():
+        if body is None or not all((keys / f"{name}.key").is_file() for name in Keys.__struct_fields__):
             return None
         try:
             data = Sealing(load_or_create(keys).payload).open(identity, body)

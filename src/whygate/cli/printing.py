@@ -59,6 +59,7 @@ def story(console: Console, told: Story, now: datetime.datetime, ledger: str = "
     _rules(console, told)
     if told.requires:
         _row(console, "Wanted", [Text(line) for line in map(_requirement, told.requires)])
+    _row(console, "People", [Text(plain(line)) for line in told.people])
     _row(console, "Told", [_told(told)])
     _row(console, "Became", _became(told.end))
     _row(console, "Now", [Text(plain(line)) for line in _now(told)])
@@ -77,6 +78,7 @@ def event(console: Console, told: Event, now: datetime.datetime) -> None:
     width = max([LABEL, *(len(name) + 2 for name in told.details)])
     for name, value in told.details.items():
         put(console, Text(plain(value)), " " * width, Text(plain(name).ljust(width), style="dim"))
+    _row(console, "Then", [Text(plain(line)) for line in told.followed])
     _row(console, "Look", [Text(f"record {told.seq}, id {told.id}")])
 
 

@@ -71,6 +71,8 @@ def _head(told: Chain) -> Text:
         text.append(f"\n{by}, {moment(told.opened_at)}")
         if told.derived:
             text.append(" — its calls named no task")
+    for each in told.people:
+        text.append(f"\n{plain(each)}")
     if not told.calls:
         text.append("\nno calls yet")
     return text
@@ -101,4 +103,5 @@ def _details(call: Call, *, changed: bool) -> list[Text]:
         lines.append(Text(plain(call.id), "dim"))
     elif call.end.state in {"failed", "unknown", "open"} or call.end.is_error:
         lines.append(Text(plain(call.end.words)))
+    lines += [Text(plain(each), "yellow") for each in call.people]
     return lines

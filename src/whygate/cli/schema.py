@@ -8,6 +8,15 @@ import typer
 
 from whygate.cli.screen import put_json
 from whygate.config import schema as settings_schema
+from whygate.core.events import (
+    AgentRecord,
+    ApprovalRecord,
+    BreakGlassRecord,
+    GrantRecord,
+    PersonRecord,
+    ReviewRecord,
+    WaiverRecord,
+)
 from whygate.core.reasons import Outcome
 from whygate.core.records import (
     VERSION,
@@ -28,6 +37,13 @@ KINDS: Final = {
     TaskRecord: ("task",),
     PolicyRecord: ("policy",),
     ToolRecord: ("tool",),
+    ApprovalRecord: ("approval",),
+    GrantRecord: ("grant",),
+    WaiverRecord: ("waiver",),
+    BreakGlassRecord: ("breakglass",),
+    ReviewRecord: ("review",),
+    AgentRecord: ("agent",),
+    PersonRecord: ("person",),
     LifeRecord: ("start", "stop", "gap", "clock_step", "config"),
 }
 GIVEN: Final = ("seq", "time", "writer")

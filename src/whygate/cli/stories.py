@@ -160,6 +160,14 @@ class Story(Part, frozen=True, kw_only=True):
     """What this record counts; ``None`` for one that stands for one call."""
     repeated: Repeated | None = None
     """What was counted after it and answered with its id, as far as it is written yet."""
+    approval: str = ""
+    """The question that it opened, waited for, or was permitted by."""
+    grant: str = ""
+    """The elevation that permitted it."""
+    exception: str = ""
+    """The waiver or break-glass that overrode a refusal."""
+    people: tuple[str, ...] = ()
+    """What people decided about it, one line each, in order."""
 
     @property
     def headline(self) -> str:
@@ -175,9 +183,10 @@ def tell(
     completion: CompletionRecord | None = None,
     texts: Mapping[str, str] | None = None,
     counted: Sequence[DecisionRecord] = (),
+    people: Sequence[str] = (),
 ) -> Story:
     """The story of a decision. ``texts`` are the files of the policy set in force, where the ledger has them; ``counted``
-    are records that count repeats of it.
+    are records that count repeats of it, ``people`` tell what people decided about it.
     """
     entry = words.entry_of(record.reason.code)
     subject, context = record.subject, record.context
@@ -228,6 +237,10 @@ def tell(
         enforcement=record.enforcement,
         repeats=repeated([record]),
         repeated=repeated(counted),
+        approval=record.approval.id if record.approval is not None else "",
+        grant=record.grant,
+        exception=record.exception.id if record.exception is not None else "",
+        people=tuple(people),
     )
 
 

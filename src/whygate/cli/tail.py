@@ -1,4 +1,4 @@
-"""``whygate tail``: decisions as they are made."""
+"""``whygate tail``: decisions as they are made, and what people decide."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from whygate.cli import stories
+from whygate.cli import people_events, stories
 from whygate.cli.printing import outcome_words
 from whygate.cli.reading import (
     DEFAULT_CONFIG,
@@ -35,6 +35,9 @@ POLL_S: Final = 0.2
 PAGE: Final = 1000
 
 
+Line = DecisionRecord | people_events.PeopleRecord
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which decisions are shown: all that is given must hold."""
 
@@ -43,7 +46,10 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = ""
     tool: str = ""
 
-    def passes(self, record: DecisionRecord) -> bool:
+    def passes(self, record: Line) -> bool:
+        if not isinstance(record, DecisionRecord):
+            # What people decide has neither outcome nor tool: it shows where nothing is filtered.
+            return not (self.outcome or self.code or self.agent or self.tool)
         tool = record.resource.id or "/".join(filter(None, (record.resource.server, record.resource.asked)))
         return (
             self.outcome in {"", record.outcome}
@@ -92,9 +98,9 @@ def _check(outcome: str, code: str) -> None:
         fail(MISUSE, f"--code {plain(code)} is no reason code.", "docs/reason-codes.md lists them.")
 
 
-def _before(reader: Reader, newest: int, count: int, wanted: Filter) -> list[DecisionRecord]:
+def _before(reader: Reader, newest: int, count: int, wanted: Filter) -> list[Line]:
     """The last ``count`` decisions that are wanted, in order."""
-    found: list[DecisionRecord] = []
+    found: list[Line] = []
     above = newest
     while above > 0 and len(found) < count:
         below = max(0, above - PAGE)
@@ -104,7 +110,7 @@ def _before(reader: Reader, newest: int, count: int, wanted: Filter) -> list[Dec
     return found[len(found) - count :] if count < len(found) else found
 
 
-def _follow(path: Path, seq: int, wanted: Filter, show: Callable[[DecisionRecord], None]) -> None:
+def _follow(path: Path, seq: int, wanted: Filter, show: Callable[[Line], None]) -> None:
     """Show what comes after ``seq``, until interrupted. A gateway that restarts, or a file that is away for a moment,
     is waited for.
     """
@@ -146,24 +152,29 @@ def _file(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _decisions(page: list[tuple[int, bytes]]) -> Iterator[DecisionRecord]:
+def _decisions(page: list[tuple[int, bytes]]) -> Iterator[Line]:
     for _, data in page:
         try:
             record = records.decode(data)
         except LookupError:
             continue
-        if isinstance(record, DecisionRecord):
+        if isinstance(record, Line):
             yield record
 
 
-def _printer(as_json: bool) -> Callable[[DecisionRecord], None]:
+def _printer(as_json: bool) -> Callable[[Line], None]:
     if as_json:
         return lambda record: put_json(record, compact=True)
     console = screen()
     return lambda record: _line(console, record)
 
 
-def _line(console: Console, record: DecisionRecord) -> None:
+def _line(console: Console, record: Line) -> None:
+    if not isinstance(record, DecisionRecord):
+        when = f"{record.time:%m-%d %H:%M:%S}.{record.time.microsecond // 1000:03d}Z "
+        text = Text.assemble((when, "dim"), ("* ", "cyan"), plain(people_events.line(record)), "  ", (record.id, "dim"))
+        console.print(text, soft_wrap=True)
+        return
     told = stories.tell(record)
     # UTC, as everywhere; without the year, which is in nobody's doubt.
     text = Text.assemble((f"{record.time:%m-%d %H:%M:%S}.{record.time.microsecond // 1000:03d}Z ", "dim"))

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from whygate.cli import chains, events, printing, stories
+from whygate.cli import chains, events, people_events, printing, stories
 from whygate.cli.chains import Chain
 from whygate.cli.reading import (
     DEFAULT_CONFIG,
@@ -26,7 +26,8 @@ from whygate.cli.reading import (
     records,
 )
 from whygate.cli.screen import put, put_command, put_json, screen
-from whygate.cli.words import plain
+from whygate.cli.words import moment, plain
+from whygate.core.events import ApprovalRecord
 from whygate.core.records import CompletionRecord, DecisionRecord
 from whygate.stores.reader import Reader
 
@@ -48,7 +49,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def why(
     asked: Annotated[
-        str, typer.Argument(metavar="ID", help="A decision, task or trace; its first eight or more hex digits will do.")
+        str,
+        typer.Argument(
+            metavar="ID", help="A decision, approval, task or trace; its first eight or more hex digits will do."
+        ),
     ],
     config: ConfigFile = DEFAULT_CONFIG,
     ledger: LedgerFile = None,
@@ -85,7 +89,8 @@ def _answer(reader: Reader, asked: str, found: Found) -> Answer:
                 f"{plain(asked)} is a record of a kind that this version does not know.",
                 "Read it with a later version.",
             )
-        return Answer(asked=asked, found="event", event=events.event(record))
+        after = [each for each in map(decoded, reader.about(record.id)) if each is not None]
+        return Answer(asked=asked, found="event", event=events.event(record, after))
     chain = chains.build(found.id, found.kind, records(found))
     # Of several that were all allowed, none is the one to tell about.
     about = chain.refused or (chain.calls if len(chain.calls) == 1 else ())
@@ -98,7 +103,31 @@ def _story(reader: Reader, decision: str) -> stories.Story:
     ended = decoded(explained.completion) if explained.completion is not None else None
     assert isinstance(record, DecisionRecord)  # noqa: S101  the reader explains nothing else
     counted = [each for each in map(decoded, explained.repeats) if isinstance(each, DecisionRecord)]
-    return stories.tell(record, ended if isinstance(ended, CompletionRecord) else None, explained.policy, counted)
+    completion = ended if isinstance(ended, CompletionRecord) else None
+    return stories.tell(record, completion, explained.policy, counted, _people(reader, record))
+
+
+def _people(reader: Reader, record: DecisionRecord) -> list[str]:
+    """What people decided about this call: its question with the answers, the elevation, the exception."""
+    found = list[str]()
+    exception = record.exception.id if record.exception is not None else ""
+    for name in (record.approval.id if record.approval is not None else "", record.grant, exception):
+        if not name:
+            continue
+        try:
+            first = decoded(reader.find(name))
+        except (LookupError, ValueError):
+            found.append(f"{name}: the ledger does not hold it")
+            continue
+        told = [first, *map(decoded, reader.about(name))]
+        found += [
+            f"{moment(each.time)}  {people_events.line(each)}  {each.id}"
+            for each in told
+            if isinstance(each, people_events.PeopleRecord)
+        ]
+        if isinstance(first, ApprovalRecord) and first.asked is not None and len(told) == 1:
+            found.append("Nobody has answered yet.")
+    return found
 
 
 def _print(console: Console, answer: Answer, ledger: str) -> None:
