@@ -12,6 +12,7 @@ WHO = {
     Who.CALLERS: "every active principal; then its policy decides",
     Who.OPERATORS: "people, and the hosts in `task_openers`",
     Who.PEOPLE: "people, by token",
+    Who.SIGNED_IN: "people who are signed in to the console, by their roles there",
     Who.IN_CHARGE: "people with the role `owner` or `operator`",
     Who.EMERGENCY: "people with the role `breakglass`",
 }

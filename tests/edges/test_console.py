@@ -210,7 +210,7 @@ async def test_guessing_is_slowed_down_and_replays_are_nothing(gateway: Running)
         (await asyncio.to_thread(eve.http.post, "/console/sign-in", data={"passkey": said})).status_code
         for _ in range(7)
     ]
-    assert statuses[:5] == [401] * 5
+    assert statuses[:5] == [403] * 5
     assert 429 in statuses
     assert "agent.unauthenticated" in {one["reason"]["code"] for one in gateway.decisions()}
 

@@ -20,7 +20,14 @@ _MOST: Final = 20
 
 def handlers(console: Console) -> list[HTTPRouteHandler]:
     """The handlers, for the application."""
-    return [*_grants(console), *_emergencies(console), *_waivers(console), *_agents(console), *_people(console)]
+    return [
+        *_grants(console),
+        *_emergencies(console),
+        *_endings(console),
+        *_waivers(console),
+        *_agents(console),
+        *_people(console),
+    ]
 
 
 def _several(text: str) -> tuple[str, ...]:
@@ -103,6 +110,10 @@ def _emergencies(console: Console) -> list[HTTPRouteHandler]:
             request, "/console/breakglass", "Open. Every call under it is an exception, and a review is owed."
         )
 
+    return [page, begin]
+
+
+def _endings(console: Console) -> list[HTTPRouteHandler]:
     @post(
         "/console/breakglass/{identity:str}/close",
         include_in_schema=False,
@@ -131,7 +142,7 @@ def _emergencies(console: Console) -> list[HTTPRouteHandler]:
             return await console.not_answered(request, refused, "/console/breakglass")
         return console.done(request, "/console/breakglass", "Reviewed.")
 
-    return [page, begin, close, review]
+    return [close, review]
 
 
 def _waivers(console: Console) -> list[HTTPRouteHandler]:

@@ -242,7 +242,12 @@ def moved(path: str) -> Response[str]:
 
 def local(path: str) -> str:
     """``path`` if it is one of the console's own pages; else its first. Nothing leads elsewhere."""
-    plain = path.startswith("/console") and not path.startswith("//") and not {"\\", ".."} & {*path, *path.split("/")} and path.isprintable()
+    plain = (
+        path.startswith("/console")
+        and not path.startswith("//")
+        and not {"\\", ".."} & {*path, *path.split("/")}
+        and path.isprintable()
+    )
     return path if plain and (path == "/console" or path.startswith("/console/")) else "/console"
 
 

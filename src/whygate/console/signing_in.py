@@ -83,7 +83,7 @@ def _signing_in(console: Console) -> list[HTTPRouteHandler]:
         except NotProven as wrong:
             console.attempts.failed(_source(request))
             await console.refused(request, None, Code.AGENT_UNAUTHENTICATED, "a sign-in to the console that failed")
-            return _page(console, request, str(wrong), 401, after)
+            return _page(console, request, str(wrong), 403, after)
         console.attempts.succeeded(_source(request))
         return _begun(console, request, person.id, after)
 

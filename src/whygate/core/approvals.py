@@ -180,10 +180,10 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     uses: int = 0
 
 
-_NOTHING: Final = Change()
+NOTHING: Final = Change()
 
 
-def moved(approval: Approval, event: Event, now_us: int, change: Change = _NOTHING) -> Approval:
+def moved(approval: Approval, event: Event, now_us: int, change: Change = NOTHING) -> Approval:
     """What ``approval`` becomes. Raises ``NotAMove``."""
     after = MOVES[approval.state].get(event)
     if after is None or (event is Event.USED and not approval.usable(now_us)):

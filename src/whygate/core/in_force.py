@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from whygate.core import approvals
-from whygate.core.approvals import DENIAL_HOLDS_US, Approval, Change, Event, State
+from whygate.core.approvals import DENIAL_HOLDS_US, NOTHING, Approval, Change, Event, State
 from whygate.core.decision import Claim
 from whygate.core.events import (
     AgentRecord,
@@ -182,7 +182,7 @@ class InForce:
             change = Change(by=by, scope=record.scope, until_us=record.until_us, uses=record.uses)
             self._move(approval, Event(record.event), now_us, change)
 
-    def _move(self, approval: Approval, event: Event, now_us: int, change: Change = Change()) -> None:  # noqa: B008  frozen
+    def _move(self, approval: Approval, event: Event, now_us: int, change: Change = NOTHING) -> None:
         try:
             made = approvals.moved(approval, event, now_us, change)
         except approvals.NotAMove:
