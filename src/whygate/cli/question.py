@@ -51,11 +51,12 @@ def show(console: Console, one: dict[str, Any], now: datetime.datetime) -> None:
         _row(
             console,
             "Arguments",
-            "can't be shown here: it is over, or they are sealed. Set $WHYGATE_TOKEN, or look in the console.",
+            "can't be shown here: it is over, sealed, or not for you. $WHYGATE_TOKEN says who you are; the console shows it to those who are asked.",
         )
     else:
         _arguments(console, shown)
-    _row(console, "Why", f"“{shown.get('why', '')}” (rule {one['policy']}/{one['rule']})")
+    why = f"“{shown['why']}” — " if shown.get("why") else ""
+    _row(console, "Why", f"{why}rule {one['policy']}/{one['rule']}")
     if shown.get("when"):
         _row(console, "When", str(shown["when"]))
     work = [f"{name} {shown[name]}" for name in ("task", "workflow", "incident") if shown.get(name)]
