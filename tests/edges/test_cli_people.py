@@ -298,3 +298,30 @@ def test_arguments_are_laid_out_whole() -> None:
     now = datetime.datetime(2026, 11, 27, tzinfo=datetime.UTC)
     assert question.standing({"state": "pending", "answer_by": "2026-11-27T00:02:00+00:00"}, now).startswith("Waits")
     assert console.export_text() == ""
+
+
+class _Answering:
+    """Says twice that it waits, then that somebody refused."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def approval(self, identity: str) -> dict[str, Any]:
+        self.asked += 1
+        return {**_pending(identity), "state": "denied" if self.asked > 2 else "pending"}
+
+
+def _pending(identity: str, left_s: int = 120) -> dict[str, Any]:
+    until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=left_s)
+    return {"id": identity, "state": "pending", "answer_by": until.isoformat()}
+
+
+def test_waiting_ends_with_the_answer_or_with_the_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a countdown on stderr; silence is a refusal."""
+    monkeypatch.setattr(verbs, "POLL_S", 0)
+    held: Any = _Answering()
+    assert verbs._wait(held, _pending("x"), quiet=False)["state"] == "denied"
+    assert "Waiting for the answer: 1:59 left" in capsys.readouterr().err
+    assert verbs._wait(held, _pending("x", -1), quiet=True)["state"] == "expired"

@@ -27,12 +27,13 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
 
 
 @pytest.mark.timeout(3600 if EXAMPLES > 25 else 60)
-@pytest.mark.parametrize("subject", ["ada@example.com", "agent:support"])
+@pytest.mark.parametrize("subject", ["ada@example.com", "agent:support", "op@example.com"])
 async def test_every_answer_is_as_the_document_says(gateway: Running, tmp_path: Path, subject: str) -> None:
     """No 5xx, no undocumented status, type or shape, no valid request refused nor an invalid one taken, and every refusal
-    is a problem document: for somebody who may, for an agent, and without a credential.
+    is a problem document: for a person, for an agent, for an operator, and without a credential.
     """
-    (credential,) = gateway.headers(subject, exp=int(time.time()) + 7200).values()
+    roles = ["operator", "breakglass"] if subject.startswith("op@") else None
+    (credential,) = gateway.headers(subject, exp=int(time.time()) + 7200, roles=roles).values()
     seed = os.environ.get("WHYGATE_SOAK_SEED", "20261125")
     (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
@@ -53,7 +54,11 @@ async def test_every_answer_is_as_the_document_says(gateway: Running, tmp_path: 
 
 
 def _checks(subject: str) -> str:
-    """All of them; of who may not, nobody expects that the right request is taken."""
+    """All of them; of who may not, nobody expects that the right request is taken; nor of an operator, whose requests have to
+    fit what is in force as well.
+    """
+    if subject.startswith("op@"):
+        return "not_a_server_error,status_code_conformance,response_schema_conformance,refusals_are_problem_documents"
     return (
         "all"
         if not subject.startswith("agent")

@@ -48,3 +48,24 @@ async def test_who_is_not_asked_does_not_answer(gateway: Running) -> None:
     question = await asked(gateway)
     answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", world.OPERATOR, json=yes(question))
     assert (answer.status_code, answer.json()["code"]) == (403, "policy.explicit_deny")
+
+
+@pytest.mark.parametrize(
+    ("who", "roles", "sees"),
+    [
+        (world.LEAD, (), True),
+        ("ada@example.com", (), True),
+        ("x@example.com", ("auditor",), True),
+        ("x@example.com", ("operator",), True),
+        ("x@example.com", ("finance-lead",), True),
+        ("x@example.com", (), False),
+        ("x@example.com", ("breakglass",), False),
+    ],
+)
+async def test_arguments_are_for_those_who_have_to_do_with_it(
+    gateway: Running, who: str, roles: tuple[str, ...], sees: bool
+) -> None:
+    """Who may answer, for whom it is made, who is in charge or audits; anybody else sees only that a question waits."""
+    question = await asked(gateway)
+    found = (await send(gateway, "GET", f"/v1/approvals/{question.id}", who, roles)).json()
+    assert (found["shown"] is not None) is sees

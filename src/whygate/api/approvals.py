@@ -5,10 +5,11 @@ Rules of this file:
 1. Only people answer, and no agent's token ever does: it lies where an agent may reach it.
 2. A token is enough only for somebody who has no passkey. Who has one finishes in a browser: what is signed there, no agent
    that owns the shell can sign.
-3. What approvers are shown is for people; hosts see that a question waits.
+3. What approvers are shown is for those who may answer, those for whom the call is made, people in charge and auditors: it holds
+   the call's arguments. Others see that a question waits.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request, get, post
 from litestar.exceptions import NotFoundException
@@ -17,13 +18,16 @@ from litestar.params import FromPath, JSONBody
 
 from whygate.api.acting import Desk, caller, subject, with_passkey
 from whygate.api.bodies import AnswerGiven
+from whygate.api.guard import AUDITOR, IN_CHARGE
 from whygate.core import told
-from whygate.core.approvals import Approval
+from whygate.core.approvals import Answerer, Approval, No
 from whygate.core.identity import Proof
 from whygate.flow.approvals import Approvals, Given
 from whygate.transport.access import Who
 
-ANSWERED = "approvals/answer"
+ANSWERED: Final = "approvals/answer"
+_ROLES: Final = IN_CHARGE | {AUDITOR}
+"""Who sees every document."""
 
 
 def handlers(desk: Desk, approvals: Approvals) -> list[HTTPRouteHandler]:
@@ -48,12 +52,12 @@ def handlers(desk: Desk, approvals: Approvals) -> list[HTTPRouteHandler]:
         security=[{"bearer": []}],
         guards=[desk.guard.asks("approvals/read", "see what approvers are shown", who=Who.PEOPLE)],
     )
-    async def one_approval(approval: FromPath[str]) -> dict[str, Any]:
-        """With the document that approvers are shown; `null` where it is over."""
+    async def one_approval(request: Request[Any, Any, Any], approval: FromPath[str]) -> dict[str, Any]:
+        """With the document that approvers are shown; `null` where it is over, or not for you."""
         found = approvals.find(approval)
         if found is None:
             raise NotFoundException("there is no such approval, or it was over long ago: `whygate why` knows")
-        shown = approvals.shown(found)
+        shown = approvals.shown(found) if _may_see(approvals, found, desk.who(caller(request))) else None
         return {**_told(desk, found), "shown": None if shown is None else told.document(shown)}
 
     @post(
@@ -83,6 +87,12 @@ def handlers(desk: Desk, approvals: Approvals) -> list[HTTPRouteHandler]:
         return _told(desk, await desk.do(request, ANSWERED, work))
 
     return [all_approvals, one_approval, answer_approval]
+
+
+def _may_see(approvals: Approvals, found: Approval, who: Answerer) -> bool:
+    if who.id in found.asked.behind or not _ROLES.isdisjoint(who.roles):
+        return True
+    return approvals.may(found, who) in {None, No.TWICE}
 
 
 def page(approval: str) -> str:

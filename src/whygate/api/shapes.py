@@ -28,6 +28,8 @@ class Approval(Answer):
     answer_by: str | None
     answered_at: str | None
     usable_until: str | None
+    uses: int
+    use_within_s: int
     uses_left: int
     scope: str
     for_task_s: int

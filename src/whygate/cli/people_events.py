@@ -22,6 +22,7 @@ PeopleRecord = (
     ApprovalRecord | GrantRecord | WaiverRecord | BreakGlassRecord | ReviewRecord | AgentRecord | PersonRecord
 )
 Told = tuple[str, dict[str, str]]
+_CLIENT: Final = "by the agent's own client, which the rule trusts"
 _UNDER: Final = {
     "agreed": "agreed to, and waits for more people",
     "expired": "ended: nobody answered, or it was not used in time",
@@ -61,7 +62,9 @@ def line(record: PeopleRecord) -> str:
     headline, details = told(record) or ("", {})
     by = f" by {details['by']}" if details.get("by") else ""
     proof = f", {details['proven']}" if details.get("proven") else ""
-    return f"{headline}{by}{proof}"
+    covers = f", for {details['covers']}" if details.get("covers") else ""
+    changed = ", with narrower arguments" if details.get("narrowed") else ""
+    return f"{headline}{by}{proof}{covers}{changed}"
 
 
 def asks(asked: Asked) -> str:
@@ -74,7 +77,7 @@ def _by(record: PeopleRecord) -> dict[str, str]:
     proof = getattr(record, "proof", "")
     return {
         "by": "" if subject is None else subject.id,
-        "proven": words.PROOFS.get(proof, proof),
+        "proven": _CLIENT if proof == "client" else words.PROOFS.get(proof, proof),
         "note": getattr(record, "note", ""),
     }
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from whygate.cli.screen import put, put_command
 from whygate.cli.words import counted, duration, plain
+from whygate.core.approvals import ON_BEHALF_OF, OWNER
 
 LABEL: Final = 13
 WHOLE: Final = 300_000
@@ -50,24 +51,22 @@ def show(console: Console, one: dict[str, Any], now: datetime.datetime) -> None:
         _row(
             console,
             "Arguments",
-            "can't be shown here: it is over, or they are sealed. Set $WHYGATE_TOKEN, or look in the console.",
+            "can't be shown here: it is over, sealed, or not for you. $WHYGATE_TOKEN says who you are; the console shows it to those who are asked.",
         )
     else:
         _arguments(console, shown)
-    _row(console, "Why", f"“{shown.get('why', '')}” (rule {one['policy']}/{one['rule']})")
+    why = f"“{shown['why']}” — " if shown.get("why") else ""
+    _row(console, "Why", f"{why}rule {one['policy']}/{one['rule']}")
     if shown.get("when"):
         _row(console, "When", str(shown["when"]))
     work = [f"{name} {shown[name]}" for name in ("task", "workflow", "incident") if shown.get(name)]
     _row(console, "Task", "; ".join(work) or one["task"] or "none")
     _row(console, "Agreeing", allows(one))
-    _row(
-        console,
-        "May answer",
-        f"{', '.join(one['approvers'])}; {one['quorum']} of them; never the caller or whom it acts for",
-    )
+    _row(console, "May answer", who_may(one))
     if one["agreed"]:
         _row(console, "Agreed", ", ".join(one["agreed"]))
-    _row(console, "Document", one["shown_digest"])
+    if one["shown_digest"]:
+        _row(console, "Document", one["shown_digest"])
 
 
 def standing(one: dict[str, Any], now: datetime.datetime) -> str:
@@ -85,6 +84,17 @@ def standing(one: dict[str, Any], now: datetime.datetime) -> str:
     return f"{one['state'].capitalize()}."
 
 
+def who_may(one: dict[str, Any]) -> str:
+    """Who may answer, and who never."""
+    behind = one["on_behalf_of"]
+    named = [behind[-1] if each == ON_BEHALF_OF and behind else each for each in one["approvers"]]
+    barred = [one["principal"], *(each for each in behind if ON_BEHALF_OF not in one["approvers"])]
+    if OWNER in one["not"] and one["owner"]:
+        barred.append(one["owner"])
+    several = f"; {one['quorum']} of them" if one["quorum"] > 1 else ""
+    return f"{', '.join(named)}{several}; never {' or '.join(barred)}"
+
+
 def allows(one: dict[str, Any]) -> str:
     """What an agreement covers, and until when."""
     covers = (one.get("shown") or {}).get("covers", {})
@@ -94,8 +104,8 @@ def allows(one: dict[str, Any]) -> str:
         bound = " with these arguments" if covers.get("arguments") else ""
         until = duration(int(covers.get("ttl_s", 0)) * 1_000_000)
         return f"allows {one['tool']}{bound} for {until}, {times}"
-    uses, within = int(covers.get("uses", 1)), int(covers.get("use_within_s", 600))
-    text = f"allows exactly this call, {counted(uses, 'time')}, within {duration(within * 1_000_000)} of your answer"
+    within = duration(one["use_within_s"] * 1_000_000)
+    text = f"allows exactly this call, {counted(one['uses'], 'time')}, within {within} of your answer"
     if one["for_task_s"]:
         text += f"; or, if you choose so, every call of this tool in this task for {duration(one['for_task_s'] * 1_000_000)}"
     if one["narrow"]:

@@ -37,6 +37,8 @@ def approval(one: Approval) -> dict[str, Any]:
         "answer_by": _time(one.answer_by_us),
         "answered_at": _time(one.answered_us),
         "usable_until": _time(one.until_us),
+        "uses": asked.uses,
+        "use_within_s": asked.use_within_s,
         "uses_left": one.uses_left,
         "scope": one.scope,
         "for_task_s": asked.for_task_s,

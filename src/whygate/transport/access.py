@@ -97,7 +97,9 @@ OPERATORS: Final = (
         )
     ),
     Row("/v1/approvals", ("GET",), Who.OPERATORS, "questions that wait for people, and answers that can be used"),
-    Row("/v1/approvals/{approval}", ("GET",), Who.PEOPLE, "one question, with the document that approvers are shown"),
+    Row(
+        "/v1/approvals/{approval}", ("GET",), Who.PEOPLE, "one question; with the arguments for those whom it concerns"
+    ),
     Row("/v1/approvals/{approval}", ("POST",), Who.PEOPLE, "answer it; who has a passkey does so in the console"),
     Row("/v1/grants", ("GET",), Who.OPERATORS, "elevations that are in force"),
     Row("/v1/grants/{grant}", ("GET",), Who.OPERATORS, "one of them"),
