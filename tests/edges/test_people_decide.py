@@ -162,7 +162,7 @@ async def test_all_of_it_survives_a_restart() -> None:
     task = made.tasks
     again = await world(MemoryLedger(made.ledger.disk, wall=lambda: made.wall_us + 1_000_000))
     assert again.tasks is not task
-    again.authority.recall(lambda name: made.ledger.disk.sealed.get(name))
+    again.authority.recall(made.ledger.disk.sealed.get)
     state = again.authority.state.approvals
     assert {state[each.id].state for each in (unused, open_) if each.id in state} == {State.APPROVED, State.PENDING}
     assert used.id not in state

@@ -64,9 +64,9 @@ def _emergencies(console: Console) -> list[HTTPRouteHandler]:
     @get("/console/breakglass", include_in_schema=False, guards=[console.guard(*EVERYBODY)])
     async def page(request: Web) -> Response[str]:
         state = console.authority.state
-        filled = {
-            name: request.query_params.get(name, "") for name in ("agents", "tools", "task", "minutes", "incident")
-        }
+        asked = request.query_params
+        filled = {name: asked.get(name, "") for name in ("tools", "task", "minutes", "incident", "reason")}
+        filled["agents"] = asked.get("agents") or asked.get("agent") or ""
         return console.page(
             request,
             "breakglass.html",

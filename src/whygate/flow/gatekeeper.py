@@ -65,9 +65,7 @@ _OVERDRAWN: Final = Fault(
 _REPEATING: Final = f"{REFUSED_PER_HOUR} refusals an hour are recorded for one caller; this one would be one more"
 
 _OWN: Final = "whygate/"
-"""The gateway's own tools (``mcp.own_tools``): everybody's whom it knows.
-"""
-
+"""The gateway's own tools (``mcp.own_tools``): everybody's whom it knows."""
 _log = logging.getLogger("whygate.gatekeeper")
 
 

@@ -191,9 +191,8 @@ class _Builder:
 
     def _names_of(self, source: str | None) -> dict[str, str]:
         """The names that a condition rests on, with their expressions."""
-        checked = None if source is None else self._env.check(source)
-        used = frozenset[str]() if checked is None or isinstance(checked, tuple) else self._used(checked)
-        return {name: text for name, text in self._lets.items() if name in used}
+        checked = () if source is None else self._env.check(source)
+        return {} if isinstance(checked, tuple) else {name: self._lets[name] for name in self._used(checked)}
 
     def _condition(self, source: str, loc: Loc) -> Condition | None:
         checked = self._env.check(source)
@@ -250,9 +249,7 @@ class _Builder:
             code=code if requirement is None else UNMET[requirement.kind],
             overridable=rule.deny is not None and rule.deny.overridable,
             requirement=requirement,
-            scopes=frozenset(requirement.params["scopes"])
-            if requirement and requirement.kind == "scope"
-            else frozenset(),
+            scopes=frozenset(() if requirement is None else requirement.params.get("scopes", ())),
             want=None if requirement is None else want(requirement.kind, requirement.params),
             rule_digest=digest_of_rule(
                 raw.policy, agents, self._names_of(rule.when), self._document.value["rules"][index]
