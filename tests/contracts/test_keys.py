@@ -23,6 +23,7 @@ def test_only_the_owner_can_read_them(tmp_path: Path) -> None:
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {
         "trace.key": 0o600,
         "digest.key": 0o600,
+        "payload.key": 0o600,
     }
 
 

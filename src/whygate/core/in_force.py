@@ -102,8 +102,13 @@ class InForce:
         match claim.kind:
             case "approval":
                 approval = self.approvals.get(claim.key)
-                if claim.value == "open":
-                    return approval is not None and approval.open(now_us)
+                if claim.value.startswith("open"):
+                    # With a number: so many have agreed and nobody since, or two who agree at once count as one.
+                    return (
+                        approval is not None
+                        and approval.open(now_us)
+                        and claim.value in ("open", f"open {len(approval.votes)}")
+                    )
                 return claim.value == _USE and approval is not None and approval.usable(now_us)
             case "grant":
                 grant = self.grants.get(claim.key)
@@ -179,7 +184,9 @@ class InForce:
         approval = self.approvals.get(record.approval)
         if approval is not None:
             by = "" if record.subject is None else record.subject.id
-            change = Change(by=by, scope=record.scope, until_us=record.until_us, uses=record.uses)
+            change = Change(
+                by=by, narrowed=record.narrowed, scope=record.scope, until_us=record.until_us, uses=record.uses
+            )
             self._move(approval, Event(record.event), now_us, change)
 
     def _move(self, approval: Approval, event: Event, now_us: int, change: Change = Change()) -> None:  # noqa: B008  frozen

@@ -20,16 +20,17 @@ from typing import Final
 import msgspec
 
 from whygate.core import ids
-from whygate.core.approvals import State
+from whygate.core.approvals import Approval, State
 from whygate.core.calls import Fault, Hints, Tool, ToolCall
 from whygate.core.decide import decide
-from whygate.core.decision import Decision
+from whygate.core.decision import Claim, Decision
 from whygate.core.facts import Facts, TaskFacts
 from whygate.core.identity import Principal
 from whygate.core.instants import from_us
 from whygate.core.policy.wants import HumanWant
 from whygate.core.reasons import Code
 from whygate.core.records import VERSION, AnyRecord, CompletionRecord, DecisionRecord, ResultDigest, TaskRecord
+from whygate.core.satisfying import used
 from whygate.flow.authority import NOTHING_KNOWN, Authority, Known
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.policies import Policies
@@ -283,16 +284,14 @@ class Gatekeeper:
             return call, _plain(Code.POLICY_INVALID), 0
         known = self._authority.known(call, task, lambda: arguments_digest(call, self.digest))
         facts = self._facts(known, task, now)
-        decision: Decision | None = None
-        if known.narrowed is not None:
-            narrowed = msgspec.structs.replace(call, args=dict(known.narrowed))
-            decision = decide(narrowed, facts, policy)
-            if decision.allows and decision.approval is not None:
-                call = narrowed
-            elif decision.allows:
-                decision = None  # nobody's leave was needed: then the call stays the caller's
-        if decision is None:
-            decision = decide(call, facts, policy)
+        decision = decide(call, facts, policy)
+        if known.narrowed is not None and known.narrowing is not None and not decision.allows:
+            # Nobody agreed to the call as it came: only as it was changed, and that is what is decided and sent.
+            approval = known.narrowing
+            changed = msgspec.structs.replace(call, args=dict(known.narrowed))
+            found = decide(changed, msgspec.structs.replace(facts, approvals=(approval, *facts.approvals)), policy)
+            if found.allows:
+                call, decision = changed, _spending(found, approval)
         return call, decision, (time.perf_counter_ns() - started_ns) // 1000
 
     def _facts(self, known: Known, task: TaskFacts | None, now: datetime.datetime) -> Facts:
@@ -355,6 +354,14 @@ def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task:
         traceparent=f"00-{record.context.trace_id}-{ids.span_id('client', record.id)}-01",
         task_id=task.id if task is not None else "",
     )
+
+
+def _spending(decision: Decision, approval: Approval) -> Decision:
+    """The permission of a narrowed call spends the approval that narrowed it, also where a standing rule permits so little."""
+    claim = Claim(key=approval.id, kind="approval", value="use")
+    if claim in decision.claims:
+        return decision
+    return msgspec.structs.replace(decision, approval=used(approval), claims=(*decision.claims, claim))
 
 
 def _without_record(call: ToolCall, code: Code) -> Admission:
