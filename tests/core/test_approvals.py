@@ -33,7 +33,7 @@ def approval(state: State = State.PENDING, uses: int = 1) -> Approval:
     )
 
 
-@pytest.mark.parametrize(("state", "event"), itertools.product(State, Event))
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
 def test_every_cell_of_the_table(state: State, event: Event) -> None:
     """What the table names is a move, and all else is none."""
     if event in MOVES[state]:

@@ -44,6 +44,7 @@ _KIND_OF: Final = {kept: kind for kind, kept in KINDS.items()}
 SUSPENDED: Final = "suspended"
 CLAIMS: Final = frozenset(("approval", "grant", "waiver", "breakglass", "unasked", "unreviewed"))
 _USE: Final = "use"
+_NO_CHANGE: Final = Change()
 
 
 class InForce:
@@ -189,7 +190,7 @@ class InForce:
             )
             self._move(approval, Event(record.event), now_us, change)
 
-    def _move(self, approval: Approval, event: Event, now_us: int, change: Change = Change()) -> None:  # noqa: B008  frozen
+    def _move(self, approval: Approval, event: Event, now_us: int, change: Change = _NO_CHANGE) -> None:
         try:
             made = approvals.moved(approval, event, now_us, change)
         except approvals.NotAMove:
