@@ -74,7 +74,13 @@ def approval(state: State = State.APPROVED, rule: str = "ask", **changed: Any) -
 
 
 def grant(**changed: Any) -> Grant:
-    whole: dict[str, Any] = {"approval": "a1", "entitlement": "e", "id": "g1", "principal": AGENT.id}
+    whole: dict[str, Any] = {
+        "approval": "a1",
+        "entitlement": "e",
+        "id": "g1",
+        "principal": AGENT.id,
+        "rule_digest": DIGESTS["raise"],
+    }
     return Grant(**{**whole, "tools": ("s/*",), "until_us": NOW_US + 1, **changed})
 
 
@@ -137,7 +143,7 @@ def test_what_is_no_agreement_permits_nothing(facts: dict[str, Any], code: Code)
         ({"ended": {"e": "expired"}}, Code.JIT_GRANT_EXPIRED),
         ({"ended": {"e": "revoked"}}, Code.JIT_GRANT_REVOKED),
         ({"ended": {"other": "revoked"}}, Code.JIT_GRANT_REQUIRED),
-        ({"grants": (held(entitlement="other"),)}, Code.JIT_GRANT_REQUIRED),
+        ({"grants": (held(entitlement="other", rule_digest="sha256:0"),)}, Code.JIT_GRANT_REQUIRED),
         (
             {
                 "elevations": (

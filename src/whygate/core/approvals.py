@@ -130,6 +130,8 @@ class Approval(Part, frozen=True, kw_only=True):
     decision: str = ""
     """The decision that asked; empty for an elevation."""
     id: str
+    narrowed: str = ""
+    """Keyed digest of the arguments as an approver changed them: then it is for those alone."""
     scope: str = "call"
     """What it covers: ``call`` or ``task``."""
     shown_digest: str = ""
@@ -175,6 +177,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What comes with an event."""
 
     by: str = ""
+    narrowed: str = ""
     scope: str = ""
     until_us: int = 0
     uses: int = 0
@@ -188,10 +191,12 @@ def moved(approval: Approval, event: Event, now_us: int, change: Change = NOTHIN
     after = MOVES[approval.state].get(event)
     if after is None or (event is Event.USED and not approval.usable(now_us)):
         raise NotAMove(f"an approval that is {approval.state} can't be {event}")
+    if event in (Event.AGREED, Event.APPROVED) and change.by and change.by in approval.votes:
+        raise NotAMove("one person agrees once")
     made = msgspec.structs.replace(approval, state=after)
     match event:
         case Event.AGREED | Event.APPROVED:
-            made = msgspec.structs.replace(made, votes=(*approval.votes, change.by))
+            made = msgspec.structs.replace(made, votes=(*approval.votes, change.by), narrowed=change.narrowed)
             if event is Event.APPROVED:
                 made = msgspec.structs.replace(
                     made,
@@ -243,7 +248,8 @@ def may_answer(asked: Asked, votes: Collection[str], who: Answerer) -> No | None
     Does not look at the state or the time of the approval, nor at how ``who`` was proven.
     """
     kinds = who.kinds
-    named_behind = ON_BEHALF_OF in asked.approvers and who.id in asked.behind
+    # The person behind the call is the last of the chain; who comes before is an actor, and asks for itself.
+    named_behind = ON_BEHALF_OF in asked.approvers and who.id in asked.behind[-1:]
     if who.id == asked.principal or (who.id in asked.behind and not named_behind):
         return No.SELF
     if OWNER in asked.excluded and asked.owner and asked.owner in {who.id, *kinds}:

@@ -44,6 +44,7 @@ _KIND_OF: Final = {kept: kind for kind, kept in KINDS.items()}
 SUSPENDED: Final = "suspended"
 CLAIMS: Final = frozenset(("approval", "grant", "waiver", "breakglass", "unasked", "unreviewed"))
 _USE: Final = "use"
+_EVENTS: Final = frozenset(Event)
 
 
 class InForce:
@@ -102,8 +103,13 @@ class InForce:
         match claim.kind:
             case "approval":
                 approval = self.approvals.get(claim.key)
-                if claim.value == "open":
-                    return approval is not None and approval.open(now_us)
+                if claim.value.startswith("open"):
+                    # With a number: so many have agreed and nobody since, or two who agree at once count as one.
+                    return (
+                        approval is not None
+                        and approval.open(now_us)
+                        and claim.value in ("open", f"open {len(approval.votes)}")
+                    )
                 return claim.value == _USE and approval is not None and approval.usable(now_us)
             case "grant":
                 grant = self.grants.get(claim.key)
@@ -113,7 +119,7 @@ class InForce:
                 return waiver is not None and now_us < waiver.until_us
             case "breakglass":
                 opened = self.breakglass.get(claim.key)
-                return opened is not None and now_us < opened.until_us
+                return opened is not None and (claim.value == "there" or now_us < opened.until_us)
             case "unasked":
                 known = self._asked.get(claim.key)
                 return known is None or not self.approvals[known].open(now_us)
@@ -177,9 +183,11 @@ class InForce:
             self._put(made)
             return
         approval = self.approvals.get(record.approval)
-        if approval is not None:
+        if approval is not None and record.event in _EVENTS:
             by = "" if record.subject is None else record.subject.id
-            change = Change(by=by, scope=record.scope, until_us=record.until_us, uses=record.uses)
+            change = Change(
+                by=by, narrowed=record.narrowed, scope=record.scope, until_us=record.until_us, uses=record.uses
+            )
             self._move(approval, Event(record.event), now_us, change)
 
     def _move(self, approval: Approval, event: Event, now_us: int, change: Change = NOTHING) -> None:

@@ -4,7 +4,10 @@ import fnmatch
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 _ABSENT: Final = object()
+_sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def at(args: Any, path: str) -> Any:
@@ -30,8 +33,13 @@ def fits(pattern: Mapping[str, Any], args: Mapping[str, Any]) -> bool:
 
 def _fits(wanted: Any, found: Any) -> bool:
     if isinstance(wanted, str):
-        return isinstance(found, str) and fnmatch.fnmatchcase(found, wanted)
-    return type(wanted) is type(found) and bool(wanted == found)
+        return isinstance(found, str) and fnmatch.fnmatchcase(found, wanted.replace("[", "[[]"))
+    return _same(wanted, found)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal in type and value, at every depth: ``1``, ``1.0`` and ``true`` are three."""
+    return _sorted_json(one) == _sorted_json(other)
 
 
 def changed(args: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,10 +68,10 @@ def narrower(before: Any, after: Any) -> bool:
     if isinstance(before, int | float):
         return bool(0 <= after <= before or before <= after <= 0)
     if isinstance(before, list):
-        left = list(before)
-        for each in after:
+        left = [_sorted_json(each) for each in before]
+        for each in map(_sorted_json, after):
             if each not in left:
                 return False
             left.remove(each)
         return True
-    return after in {before, ""} if isinstance(before, str) else bool(before == after)
+    return after in {before, ""} if isinstance(before, str) else _same(before, after)

@@ -72,7 +72,7 @@ def _granted(rule: CompiledRule, facts: Facts) -> Met | None:
     now_us = to_us(facts.now) if facts.grants else 0
     for held in facts.grants:
         grant = held.grant
-        if held.fits and grant.entitlement == rule.want.entitlement and grant.usable(now_us):
+        if held.fits and grant.rule_digest == rule.rule_digest and grant.usable(now_us):
             code = Code.JIT_GRANT_ACTIVE if grant.approval else Code.JIT_AUTO_APPROVED
             return Met(3, code, (Claim(key=grant.id, kind="grant", value=_USE),), grant=grant.id)
     return None

@@ -128,7 +128,7 @@ class Approvals:
             until_us=self._authority.now_us() + for_s * 1_000_000 if for_s and event == "approved" else 0,
         )
         more, sealed = self._following(approval, record, narrowed)
-        claim = Claim(key=approval.id, kind="approval", value="open")
+        claim = Claim(key=approval.id, kind="approval", value=f"open {len(approval.votes)}")
         try:
             await self._authority.commit(record, *more, claims=(claim,), sealed=sealed)
         except ClaimFailed:
@@ -149,7 +149,7 @@ class Approvals:
             raise NotAnswered(
                 Code.POLICY_EXPLICIT_DENY, "the rule lets an answer cover this one call only, or less time"
             )
-        if given.scope == "task" and (given.narrow or not approval.asked.task):
+        if given.scope == "task" and (given.narrow or approval.narrowed or not approval.asked.task):
             raise NotAnswered(Code.POLICY_EXPLICIT_DENY, "changed arguments are for one call")
 
     def _narrowed(self, approval: Approval, given: Given) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ REMEMBERED: Final = 10_000
 MAX_PENDING: Final = 32
 """Questions of one caller that wait for people."""
 
+_sorted_json: Final = msgspec.json.Encoder(order="sorted").encode
 _log = logging.getLogger("whygate.authority")
 
 
@@ -52,6 +53,8 @@ class Known(msgspec.Struct, frozen=True):
     suspended: bool = False
     narrowed: Mapping[str, Any] | None = None
     """The arguments as an approver changed them, in the place of the caller's."""
+    narrowing: Approval | None = None
+    """The approval that is for those arguments alone; it is not among ``approvals``."""
 
 
 NOTHING_KNOWN: Final = Known()
@@ -115,6 +118,9 @@ class Authority:
         for record in records:
             before = self.state.approvals.get(record.approval) if isinstance(record, ApprovalRecord) else None
             self.state.apply(record, to_us(record.time))
+            for (_, name), body in self.state.changed.items():
+                if body is None:
+                    self._sealed.pop(name, None)
             self.state.changed.clear()
             if isinstance(record, ApprovalRecord):
                 self._moved(record, before)
@@ -142,9 +148,10 @@ class Authority:
                 future.set_result(None)
 
     def wake_all_of(self, principal: str) -> None:
-        """Have every waiting call of this caller decided again."""
-        for name in tuple(self.state.of_principal.get(principal, ())):
-            self._wake(name)
+        """Have every waiting call of this caller decided again, and those that are made on its behalf."""
+        for name, approval in tuple(self.state.approvals.items()):
+            if principal == approval.asked.principal or principal in approval.asked.behind:
+                self._wake(name)
 
     # --- asking for it ---
 
@@ -198,13 +205,15 @@ class Authority:
         where = (principal.id, call.tool.id, call.tool.definition, task_id, args)
         mine = [state.approvals[each] for each in own or ()]
         found = tuple(each for each in mine if each.covers(*where))
+        narrowing, narrowed = self._narrowed(found)
         return Known(
-            approvals=found,
+            approvals=tuple(each for each in found if not (each.narrowed and each.state is State.APPROVED)),
             presented=self._presented(call, where) if call.presented else None,
             grants=tuple(self._held(each, call, task_id) for each in held or ()),
             elevations=tuple(each for each in mine if each.asked.entitlement),
             ended=ended or {},
-            narrowed=self._narrowed(found),
+            narrowed=narrowed,
+            narrowing=narrowing,
         )
 
     def _presented(self, call: ToolCall, where: tuple[str, str, str, str, str]) -> Presented:
@@ -221,13 +230,15 @@ class Authority:
             covers = isinstance(pattern, dict) and fits(pattern, call.args)
         return HeldGrant(fits=covers, grant=grant)
 
-    def _narrowed(self, found: tuple[Approval, ...]) -> Mapping[str, Any] | None:
+    def _narrowed(self, found: tuple[Approval, ...]) -> tuple[Approval | None, Mapping[str, Any] | None]:
+        """The approval for changed arguments, and those. Where they can't be read, it permits nothing."""
+        now_us = self.now_us()
         for each in found:
-            if each.state is State.APPROVED and each.scope == "call":
+            if each.narrowed and each.usable(now_us):
                 narrowed = (self._sealed.get(each.id) or {}).get("narrowed")
-                if isinstance(narrowed, dict):
-                    return narrowed
-        return None
+                if isinstance(narrowed, dict) and self.digest(_sorted_json(narrowed)) == each.narrowed:
+                    return each, narrowed
+        return None, None
 
     # --- what runs out ---
 
@@ -247,7 +258,8 @@ class Authority:
         now_us = self.now_us()
         for record in self._over_by(now_us):
             try:
-                await self.commit(*record)
+                there = [each.breakglass.id for each in record if isinstance(each, BreakGlassRecord)]
+                await self.commit(*record, claims=tuple(still_there(name) for name in there))
             except ClaimFailed:
                 continue
 
@@ -293,3 +305,8 @@ class Authority:
         )
         ended = BreakGlassRecord(breakglass=opened, event=event, id=self.new_id(), kind="breakglass", v=VERSION, **more)
         return ended, ReviewRecord(event="owed", id=self.new_id(), kind="review", review=review, v=VERSION)
+
+
+def still_there(identity: str) -> Claim:
+    """That a break-glass has not been ended by somebody else: it ends once, and owes one review."""
+    return Claim(key=identity, kind="breakglass", value="there")

@@ -14,7 +14,7 @@ import msgspec
 
 from whygate.core.approvals import Approval, Asked, State
 from whygate.core.decision import ApprovalUsed, Claim
-from whygate.core.events import ApprovalRecord, GrantRecord
+from whygate.core.events import MAX_NOTE, ApprovalRecord, GrantRecord
 from whygate.core.exceptions import Grant
 from whygate.core.facts import TaskFacts
 from whygate.core.identity import Principal
@@ -191,7 +191,7 @@ class Elevations:
             grant=grant,
             id=self._authority.new_id(),
             kind="grant",
-            note=note,
+            note=note[:MAX_NOTE],
             subject=subject,
             task=grant.task,
             v=VERSION,

@@ -20,7 +20,7 @@ from whygate.core.policy.model import PolicySet
 from whygate.core.reasons import Code
 from whygate.core.records import VERSION, AnyRecord, Subject
 from whygate.flow.approvals import NotAnswered
-from whygate.flow.authority import Authority
+from whygate.flow.authority import Authority, still_there
 from whygate.flow.ports import ClaimFailed
 
 MAX_MINUTES: Final = 240
@@ -110,7 +110,11 @@ class Emergencies:
         opened = self._authority.state.breakglass.get(identity)
         if opened is None:
             raise NotAnswered(Code.APPROVAL_UNVERIFIABLE, "there is no such break-glass open")
-        await self._authority.commit(*self._authority.closing(opened, "closed", subject=subject))
+        records = self._authority.closing(opened, "closed", subject=subject)
+        try:
+            await self._authority.commit(*records, claims=(still_there(identity),))
+        except ClaimFailed:
+            raise NotAnswered(Code.APPROVAL_UNVERIFIABLE, "somebody else has closed it in this moment") from None
         return self._authority.state.reviews[identity]
 
     async def review(self, identity: str, subject: Subject, finding: str, note: str) -> None:

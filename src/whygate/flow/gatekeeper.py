@@ -31,12 +31,13 @@ from whygate.core.instants import from_us
 from whygate.core.policy.wants import HumanWant
 from whygate.core.reasons import Code
 from whygate.core.records import VERSION, AnyRecord, CompletionRecord, DecisionRecord, ResultDigest, TaskRecord
+from whygate.flow.admissions import admission as admission_of
+from whygate.flow.admissions import plain, spending, without_record
 from whygate.flow.authority import NOTHING_KNOWN, Authority, Known
 from whygate.flow.catalogue import Catalogue
 from whygate.flow.policies import Policies
 from whygate.flow.ports import (
     Admission,
-    Answer,
     ClaimFailed,
     Clock,
     Completion,
@@ -125,7 +126,7 @@ class Gatekeeper:
             raise
         except LedgerUnavailable as broken:
             self._tell_unrecorded(call, broken, started_ns)
-            admission = _without_record(call, Code.AUDIT_UNAVAILABLE)
+            admission = without_record(call, Code.AUDIT_UNAVAILABLE)
         except Exception:  # noqa: BLE001  # rule 4: whatever it is, the caller gets a recorded refusal
             _log.exception("deciding or recording failed in an unforeseen way")
             admission = await self._internal(call)
@@ -237,7 +238,7 @@ class Gatekeeper:
                     self._tasks.forget(failed.claim.key)
                 continue
             # Dying here: the decision is durable, nothing was sent; the next start records outcome.unknown.
-            admission = _admission(call, decision, record, task)
+            admission = admission_of(call, decision, record, task)
             admission.before = asked.args if call is not asked else None
             return admission if decision.approval is None else self._with_question(admission, decision.approval.id)
         return await self._refuse(call, Fault(code=Code.CONTEXT_INCOMPLETE, note="the facts kept changing"))
@@ -265,12 +266,12 @@ class Gatekeeper:
         if call.faults != (_OVERDRAWN,):
             if self._refused.take(call.principal.id, time.perf_counter_ns() // 1000):
                 return None
-            decision = _plain(Code.QUOTA_EXCEEDED, _REPEATING)
+            decision = plain(Code.QUOTA_EXCEEDED, _REPEATING)
         # Dying before it is durable: the caller was not answered. Afterwards at most ten seconds of counts are lost.
         record = await self.overdrawn.refused(
             call.principal.id, decision.code, lambda: self._record(call, decision, None, 0)
         )
-        return _admission(call, decision, record, None)
+        return admission_of(call, decision, record, None)
 
     async def _stranger(self, call: ToolCall) -> Admission:
         """Whoever proved nothing is refused, whatever was asked; repeats of it are counted."""
@@ -280,26 +281,24 @@ class Gatekeeper:
         record = await self.strangers.refused(
             call.client, decision.code, lambda: self._record(call, decision, None, duration_us)
         )
-        return _admission(call, decision, record, None)
+        return admission_of(call, decision, record, None)
 
     def _decide(self, call: ToolCall, task: TaskFacts | None, now: datetime.datetime) -> tuple[ToolCall, Decision, int]:
         """The call as it was decided on (an approver may have narrowed it), the decision, and what it took (microseconds)."""
         started_ns = time.perf_counter_ns()
         policy = self._policies.current
         if policy is None:
-            return call, _plain(Code.POLICY_INVALID), 0
+            return call, plain(Code.POLICY_INVALID), 0
         known = self._authority.known(call, task, lambda: arguments_digest(call, self.digest))
         facts = self._facts(known, task, now)
-        decision: Decision | None = None
-        if known.narrowed is not None:
-            narrowed = msgspec.structs.replace(call, args=dict(known.narrowed))
-            decision = decide(narrowed, facts, policy)
-            if decision.allows and decision.approval is not None:
-                call = narrowed
-            elif decision.allows:
-                decision = None  # nobody's leave was needed: then the call stays the caller's
-        if decision is None:
-            decision = decide(call, facts, policy)
+        decision = decide(call, facts, policy)
+        if known.narrowed is not None and known.narrowing is not None and not decision.allows:
+            # Nobody agreed to the call as it came: only as it was changed, and that is what is decided and sent.
+            approval = known.narrowing
+            changed = msgspec.structs.replace(call, args=dict(known.narrowed))
+            found = decide(changed, msgspec.structs.replace(facts, approvals=(approval, *facts.approvals)), policy)
+            if found.allows:
+                call, decision = changed, spending(found, approval)
         return call, decision, (time.perf_counter_ns() - started_ns) // 1000
 
     def _facts(self, known: Known, task: TaskFacts | None, now: datetime.datetime) -> Facts:
@@ -354,46 +353,20 @@ class Gatekeeper:
 
     async def _refuse(self, call: ToolCall, fault: Fault) -> Admission:
         """Record a refusal that rests on no rule and no claim."""
-        decision = _plain(fault.code, fault.note)
+        decision = plain(fault.code, fault.note)
         record = self._record(call, decision, None, 0)
         await self._ledger.append(record)
-        return _admission(call, decision, record, None)
+        return admission_of(call, decision, record, None)
 
     async def _internal(self, call: ToolCall) -> Admission:
         try:
             return await self._refuse(call, Fault(code=Code.INTERNAL_ERROR))
         except Exception:  # noqa: BLE001  # rule 4, once more: the last line of defence
             _log.exception("not even the refusal could be recorded")
-            return _without_record(call, Code.AUDIT_UNAVAILABLE)
+            return without_record(call, Code.AUDIT_UNAVAILABLE)
 
     def _record(self, call: ToolCall, decision: Decision, task: TaskFacts | None, duration_us: int) -> DecisionRecord:
         return recorded(call, decision, task, (self._new_id(), duration_us), self.digest)
-
-
-def _admission(call: ToolCall, decision: Decision, record: DecisionRecord, task: TaskFacts | None) -> Admission:
-    return Admission(
-        call=call,
-        decision=decision,
-        record=record,
-        answer=Answer(
-            id=record.id, outcome=decision.outcome, code=decision.code, note=decision.user, next=decision.next
-        ),
-        traceparent=f"00-{record.context.trace_id}-{ids.span_id('client', record.id)}-01",
-        task_id=task.id if task is not None else "",
-    )
-
-
-def _without_record(call: ToolCall, code: Code) -> Admission:
-    decision = _plain(code)
-    answer = Answer(id="", outcome=decision.outcome, code=code, note=decision.user, next=decision.next)
-    return Admission(call=call, decision=decision, record=None, answer=answer)
-
-
-def _plain(code: Code, note: str = "") -> Decision:
-    """A decision that no rule took part in."""
-    entry = code.entry
-    admin = f"{entry.meaning} {note}".strip()
-    return Decision(outcome=code.outcome, code=code, admin=admin, user=entry.user, next=entry.next)
 
 
 def _without_task(call: ToolCall) -> Hints:

@@ -161,7 +161,7 @@ def never(asked: Asked) -> tuple[str, ...]:
     """Who may not, whatever else they are."""
     barred = [asked.principal, *asked.behind]
     if ON_BEHALF_OF in asked.approvers:
-        barred = [asked.principal]
+        barred = [asked.principal, *asked.behind[:-1]]
     return tuple(dict.fromkeys([*barred, *(each for each in asked.excluded if each != REQUESTER)]))
 
 
