@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 GATEWAY = os.environ.get("WHYGATE_URL", "http://127.0.0.1:8700")
 TOKEN = os.environ["WHYGATE_TOKEN"]
+WAIT_S = int(os.environ.get("DEMO_WAIT_S", "0"))
 REPOSITORY = os.environ.get("DEMO_REPOSITORY", ".")
 
 CORRELATION = {
@@ -75,7 +76,10 @@ async def main() -> None:
 
         # Making it right: a small refund is within the agent's own authority, a larger one is not.
         await fetch(billing, "POST", "/refunds", json={"invoice_id": "1042", "amount_cents": 4500})
-        await fetch(billing, "POST", "/refunds", json={"invoice_id": "1043", "amount_cents": 250_000})
+        # For the larger one a person has to agree; this agent is willing to wait for a while.
+        wait = {"prefer": f"wait={WAIT_S}"}
+        large = {"invoice_id": "1043", "amount_cents": 250_000}
+        await fetch(billing, "POST", "/refunds", json=large, headers=wait)
         await fetch(billing, "POST", "/refunds", json={"invoice_id": "1043", "amount_cents": 9_000_000})
         await fetch(billing, "POST", "/refunds", json={"invoice_id": "1043"})
 
@@ -87,6 +91,20 @@ async def main() -> None:
         # What it may not do, and what it was never given.
         await use(git, "git_reset", repo_path=REPOSITORY)
         await fetch(billing, "GET", "/customers/export")
+
+        # It may ask for it, though: an elevation, for one call.
+        if WAIT_S:
+            desk = await stack.enter_async_context(mcp_server("whygate"))
+            wanted = {"entitlement": "customer-export", "reason": "The claim is about a mix-up of two customers."}
+            made = await desk.call_tool("request_elevation", {**wanted, "uses": 1})
+            asked = (made.structured_content or {}).get("approval", "")
+            report("request_elevation", getattr(made.content[0], "text", ""), refused=bool(made.is_error))
+            for _ in range(WAIT_S):
+                told = await desk.call_tool("approval_status", {"approval": asked})
+                if (told.structured_content or {}).get("status") != "pending":
+                    break
+                await asyncio.sleep(0.5)
+            await fetch(billing, "GET", "/customers/export")
 
         # A credential that has expired, as happens in long tasks.
         if stale := os.environ.get("DEMO_STALE_TOKEN"):

@@ -1,5 +1,6 @@
 """``whygate demo``: one task of a dozen chained calls through a real gateway, and its story."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,14 +10,18 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from whygate.cli.demo_people import Script, somebody_came
 from whygate.cli.demo_world import DemoFailed, World, shipped
 
 GOAL: Final = "Ada's parcel came late (TICKET-4711): look into invoice 1042, make it right, note it in the repository."
 JAEGER_UI: Final = "http://127.0.0.1:16686"
+COME_S: Final = 20.0
+"""For somebody to open the link."""
 AGENT_S: Final = 60.0
 
 
@@ -51,7 +56,15 @@ def _play(world: World, console: Console, *, keep: bool) -> None:
     task = world.open_task(GOAL, ["agent:support", "agent:researcher"])
     console.rule("[bold]2. Ada opens a task, and a support agent works on it", align="left")
     console.print(f"  [italic]“{GOAL}”[/]")
-    _run_agent(world, task)
+    script = _approver(world, console)
+    try:
+        with script.answering() if script is not None else contextlib.nullcontext():
+            _run_agent(world, task)
+        if script is not None:
+            _emergency(world, console, task, script)
+    finally:
+        if script is not None:
+            script.close()
     console.rule("[bold]3. The same task as the gateway recorded it", align="left")
     _whygate(world, console, "task", task["id"])
     console.print(
@@ -72,6 +85,46 @@ def _play(world: World, console: Console, *, keep: bool) -> None:
         _keep(world, console, task)
 
 
+def _approver(world: World, console: Console) -> Script | None:
+    """Who answers what the agent needs a person for: you, in a browser, or a script that stands in for you."""
+    link = world.owners_link()
+    console.print(
+        f"\n  A person will have to agree to some of it. You can: open [bold]{link}[/] (it works once)", soft_wrap=True
+    )
+    if sys.stdin.isatty() and console.is_terminal:
+        console.print(f"  [dim]waiting {COME_S:.0f} s for you; then a script answers[/]")
+        if somebody_came(world.ledger, COME_S):
+            console.print("  You are Grace now, a finance lead. The inbox shows what the agent waits for.\n")
+            return None
+    console.print("  [yellow]Nobody came: a scripted approver, “Grace”, answers with a passkey in software.[/]\n")
+    return Script(world.operators_url, world.console_url, link)
+
+
+def _emergency(world: World, console: Console, task: dict[str, Any], script: Script) -> None:
+    """A break-glass: loud, recorded, and reviewed by somebody else."""
+    console.print(
+        "\n  An emergency: Grace opens a break-glass for one tool, under an incident; each call is an exception"
+    )
+    script.break_glass("agent:support", "git/git_reset", "INC-42")
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "authorization": f"Bearer {world.token('ada@example.com', act={'sub': 'agent:support'})}",
+        "whygate-task": task["id"],
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call",
+        "mcp-name": "git_reset",
+    }
+    client = "io.modelcontextprotocol/"
+    meta = {f"{client}protocolVersion": "2026-07-28", f"{client}clientCapabilities": {}}
+    call = {"name": "git_reset", "arguments": {"repo_path": str(world.repository)}, "_meta": meta}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    answer = httpx.post(f"{world.agents_url}/mcp/git", json=body, headers=headers, timeout=30)
+    console.print(f"  git_reset: {answer.headers.get('whygate-outcome')}, {answer.headers.get('whygate-reason')}")
+    script.close_glass()
+    script.review()
+    console.print("  closed; Heidi, who did not open it, has reviewed it")
+
+
 def _run_agent(world: World, task: dict[str, Any]) -> None:
     agent = shipped("agents_examples") / "support_agent.py"
     environment = {
@@ -80,6 +133,7 @@ def _run_agent(world: World, task: dict[str, Any]) -> None:
         "WHYGATE_TOKEN": world.token("ada@example.com", act={"sub": "agent:support"}),
         "WHYGATE_TASK": task["id"],
         "TRACEPARENT": task["traceparent"],
+        "DEMO_WAIT_S": "45",
         "DEMO_REPOSITORY": str(world.repository),
         "DEMO_STALE_TOKEN": world.token("ada@example.com", act={"sub": "agent:support"}, expired=True),
     }

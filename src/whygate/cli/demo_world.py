@@ -104,6 +104,20 @@ class World:
         )
         self._wait_ready(gateway)
 
+    @property
+    def console_url(self) -> str:
+        """By name: an address in digits can't be a passkey's."""
+        return f"http://localhost:{self.operators_url.rpartition(':')[2]}"
+
+    def owners_link(self) -> str:
+        """The one-time link that makes the first owner of the console. Raises ``DemoFailed``."""
+        path = Path(f"{self.ledger}.owner-link")
+        for _ in range(100):
+            if path.exists() and (text := path.read_text().strip()):
+                return text
+            time.sleep(0.05)
+        raise DemoFailed("the gateway gave no link to its console")
+
     def open_task(self, goal: str, agents: list[str]) -> dict[str, Any]:
         """Open a task as the person for whom the work is done."""
         person = self.token("ada@example.com", name="Ada")
@@ -141,6 +155,14 @@ class World:
                         "purpose": "Looks things up for other agents.",
                         "roles": ["researcher"],
                     },
+                ],
+                "people": [
+                    {
+                        "id": "grace@example.com",
+                        "name": "Grace",
+                        "roles": ["owner", "operator", "approver", "breakglass"],
+                        "groups": ["finance-leads"],
+                    }
                 ],
                 "issuers": [
                     {
