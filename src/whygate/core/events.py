@@ -38,8 +38,10 @@ class ApprovalRecord(Record, kw_only=True):
     """The approval's id."""
     asked: Asked | None = None
     """With ``asked``."""
+    asked_us: int = 0
+    """With what follows it: when it was asked (microseconds since 1970), so that one record tells the whole wait."""
     decision: str = ""
-    """With ``asked``: the decision that asked."""
+    """The decision that asked."""
     event: str
     """``asked``, or one of ``core.approvals.Event``."""
     id: str

@@ -285,6 +285,8 @@ class Authority:
         """The record of something that happens to an approval."""
         return ApprovalRecord(
             approval=approval.id,
+            asked_us=approval.asked_us if approval.state is State.PENDING else 0,
+            decision=approval.decision,
             event=event,
             id=self.new_id(),
             kind="approval",

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from whygate.core.events import ApprovalRecord
 from whygate.core.instants import to_us
 from whygate.core.records import AnyRecord, CompletionRecord, DecisionRecord, LifeRecord, TaskRecord, decode_for_spans
 from whygate.telemetry import spans
@@ -78,6 +79,8 @@ class Builder:
                 decision = self._decision(record.decision)
                 built.ended.append(decision.id)
                 return spans.of_call(decision, record, _instance(decision, built))
+            case ApprovalRecord():
+                return spans.of_approval(record, _instance(record, built))
             case TaskRecord():
                 return [spans.of_task(record, _instance(record, built))]
             case LifeRecord(kind="start"):
@@ -98,5 +101,5 @@ class Builder:
         return found
 
 
-def _instance(record: DecisionRecord | TaskRecord, built: Built) -> Instance:
+def _instance(record: DecisionRecord | TaskRecord | ApprovalRecord, built: Built) -> Instance:
     return built.instances.get(record.writer) or Instance(clean(record.writer))

@@ -14,6 +14,7 @@ import re
 from typing import Final, NamedTuple
 
 from whygate.core import ids
+from whygate.core.events import ApprovalRecord
 from whygate.core.instants import to_us
 from whygate.core.records import CompletionRecord, DecisionRecord, LifeRecord, Link, TaskRecord
 from whygate.core.things import RESOURCE
@@ -26,6 +27,7 @@ be drawn. It ends when the task opened, so that it starts before the first call,
 SHORTEST_US: Final = 1
 """Jaeger mends a span without duration and puts a warning on it."""
 
+_ANSWERS: Final = frozenset(("approved", "denied", "expired", "cancelled"))
 _TRACE: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN: Final = re.compile(r"[0-9a-f]{16}")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,16}")
@@ -118,6 +120,24 @@ def of_task(record: TaskRecord, instance: Instance) -> Span:
     return Span(instance, task.trace_id, root_id, "", shape, at_us - ROOT_US, at_us, own)
 
 
+def of_approval(record: ApprovalRecord, instance: Instance) -> list[Span]:
+    """The wait for a person, once it is over: from the question to the answer, below the call that asked. Says who neither
+    asked nor answered. Nothing while it lasts, and of what happens to an agreement later. Raises ``Unspannable``.
+    """
+    if record.event not in _ANSWERS or not record.asked_us or not record.trace:
+        return []
+    parent = ids.span_id("server", record.decision) if record.decision else _root(record.trace)
+    _check(record.trace, parent)
+    attributes: Attributes = {names.APPROVAL_EVENT: record.event}
+    own: Attributes = {names.APPROVAL: record.approval}
+    if record.task:
+        own[names.TASK] = clean(record.task)
+    shape = shapes.of_task(f"approval {record.event}", attributes)
+    end_us = max(to_us(record.time), record.asked_us + SHORTEST_US)
+    span_id = ids.span_id("approval", record.approval)
+    return [Span(instance, record.trace, span_id, parent, shape, record.asked_us, end_us, own)]
+
+
 def of_decision(decision: DecisionRecord, instance: Instance) -> list[Span]:
     """The spans of a decision that is complete in itself. Nothing for one that waits. Raises ``Unspannable``."""
     if waits(decision):
@@ -145,6 +165,13 @@ def _own(decision: DecisionRecord) -> tuple[Attributes, Attributes]:
         own[names.TASK] = clean(context.task)
     if decision.resource.type == RESOURCE and decision.resource.id:
         own[names.RESOURCE_URI] = clean(decision.resource.id.partition("/")[2])
+    if decision.approval is not None:
+        own[names.APPROVAL] = decision.approval.id
+    if decision.grant:
+        own[names.GRANT] = decision.grant
+    if decision.exception is not None:
+        own[names.EXCEPTION] = decision.exception.id
+        own[names.EXCEPTION_KIND] = decision.exception.kind
     server = own.copy()
     # The id is the caller's own text: only in the shapes that say nothing.
     if _NUMBER.fullmatch(context.request) or ids.is_uuid(context.request):
@@ -164,6 +191,9 @@ def _drawn(decision: DecisionRecord, shapes_: shapes.Shapes, instance: Instance,
     link = context.link
     if link is not None:
         _check(link.trace_id, link.span_id)
+    elif decision.approval is not None and decision.effect == "allow":
+        # What a person agreed to and the call that used it, however far apart.
+        link = Link(span_id=ids.span_id("approval", decision.approval.id), trace_id=context.trace_id)
     # A call without a task stands alone in a trace of its own: there is no root that it could hang on.
     parent = context.parent or (_root(context.trace_id) if context.task else "")
     own, others = _own(decision)
