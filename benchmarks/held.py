@@ -58,12 +58,7 @@ def gateway(folder: Path, agents: int, ports: tuple[int, int]) -> Iterator[subpr
         "operators_listen": f"127.0.0.1:{ports[1]}",
         "ledger": "ledger.db",
         "policies": "policies",
-        "identities": {
-            "agents": [
-                {"id": f"agent-{n}", "api_keys": [stored(key(n))]}
-                for n in range(agents)
-            ]
-        },
+        "identities": {"agents": [{"id": f"agent-{n}", "api_keys": [stored(key(n))]} for n in range(agents)]},
         "tools": {
             "billing": {
                 "http": {"url": url, "credential": {"prefix": "Bearer ", "value": "env:BILLING_TOKEN"}},
@@ -160,15 +155,21 @@ async def measure(process: "subprocess.Popen[bytes]", port: int, calls: int) -> 
         writer.close()
     ratio = statistics.median(beside) / statistics.median(alone)
     print(f"held: {calls} calls, opened within {took:.1f} s, still held after {left:.0f} s")
-    print(f"memory: {before / 1024:.0f} -> {after / 1024:.0f} MiB, {(after - before) / calls:.1f} KiB for each held call")
-    print(f"permitted calls beside them: {statistics.median(beside):.0f}/s, alone {statistics.median(alone):.0f}/s: {ratio:.2f}")
+    print(
+        f"memory: {before / 1024:.0f} -> {after / 1024:.0f} MiB, {(after - before) / calls:.1f} KiB for each held call"
+    )
+    print(
+        f"permitted calls beside them: {statistics.median(beside):.0f}/s, alone {statistics.median(alone):.0f}/s: {ratio:.2f}"
+    )
 
 
 def main() -> None:
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    with tempfile.TemporaryDirectory() as folder:
-        with gateway(Path(folder), -(-calls // EACH), (18790, 18791)) as process:
-            asyncio.run(measure(process, 18790, calls))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        gateway(Path(folder), -(-calls // EACH), (18790, 18791)) as process,
+    ):
+        asyncio.run(measure(process, 18790, calls))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ async def test_the_current_sdk(gateway: Running, tmp_path: Path, mode: str) -> N
     assert names == [
         *("events__echo", "events__add", "events__slow", "git__git_status", "git__git_log", "json__echo", "json__add"),
         *("time__get_current_time", "time__convert_time"),
+        *("whygate__request_elevation", "whygate__approval_status", "whygate__explain_decision"),
     ]
     assert [bool(result.is_error) for result in results] == REFUSED
     assert "grüß dich" in results[0].content[0].text
@@ -182,7 +183,7 @@ async def test_why_a_list_is_as_it_is(gateway: Running) -> None:
     why = [sys.executable, "-m", "whygate", "why", decision, "--ledger", str(gateway.ledger)]
     told = await asyncio.to_thread(subprocess.run, why, capture_output=True, text=True, check=True)
     flat = " ".join(told.stdout.split())
-    assert "From events (3 tools), git (2 tools), json (2 tools), time (2 tools)." in flat
+    assert "From events (3 tools), git (2 tools), json (2 tools), time (2 tools), whygate (3 tools)." in flat
     assert "Left out, because they gave no list: down (upstream.failed)." in flat
 
 
