@@ -228,3 +228,38 @@ def test_who_may_answer() -> None:
     behind = msgspec.structs.replace(asked, approvers=("on_behalf_of",))
     assert may_answer(behind, (), Answerer(id="ada")) is None
     assert may_answer(behind, (), lead("bob")) is No.NOT_NAMED
+
+
+SIGN_IN = load(
+    {
+        "p.yaml": """
+policy: p
+version: 1
+owner: o@example.com
+agents: ["role:r"]
+rules:
+  - {id: fresh, tools: [s/fresh], permit: {require: {authn: {max_age: 10m, acr: [gold]}}}, why: Fresh.}
+"""
+    }
+)
+
+
+def signed_in(age_s: int | None, acr: str = "gold") -> Decision:
+    at_us = 0 if age_s is None else NOW_US - age_s * 1_000_000
+    caller = msgspec.structs.replace(AGENT, acr=acr, signed_in_us=at_us)
+    tool = Tool(server="s", name="fresh", type="mcp")
+    call = ToolCall(protocol="mcp", method="tools/call", server="s", tool=tool, principal=caller)
+    return decide(call, Facts(now=NOW, task=None), SIGN_IN)
+
+
+@pytest.mark.parametrize(("age_s", "acr"), [(None, "gold"), (601, "gold"), (10, "silver"), (10, ""), (-61, "gold")])
+def test_a_sign_in_that_is_not_as_wanted_is_none(age_s: int | None, acr: str) -> None:
+    """Unknown, too old, too weak, or in the future."""
+    assert signed_in(age_s, acr).code is Code.AUTHN_INSUFFICIENT
+
+
+@given(st.integers(0, 600), st.integers(0, 5000))
+def test_an_older_sign_in_never_passes_where_a_newer_one_fails(newer: int, more: int) -> None:
+    """Age only ever takes away."""
+    assert signed_in(newer).code is Code.AUTHN_SATISFIED
+    assert signed_in(newer + more).allows is (newer + more <= 600)

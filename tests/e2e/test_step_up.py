@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.stepping_up import answer, codes, somebody
 
 from whygate.core.records import Subject
 from whygate.flow.emergencies import Emergencies
+from whygate.flow.policies import Asked as Command
+from whygate.flow.policies import Cause
 from whygate.testing.billing import BillingServer
 from whygate.testing.threads import serving
 
@@ -254,3 +257,37 @@ async def test_plain_http_that_waits_is_held_and_narrowed(billing: Running) -> N
         done = await http.post(f"{billing.url}/http/billing/refunds", json=REFUND)
     assert done.status_code == 201, done.text
     assert done.json()["refunded"] == 1200
+
+
+async def test_scopes_and_sign_ins_are_asked_for_in_the_protocols_own_words(billing: Running, tmp_path: Path) -> None:
+    """403 with all scopes at once, 401 with what the sign-in has to be; a token that brings it passes."""
+    (tmp_path / "policies" / "support.yaml").write_text("""
+policy: support
+version: 1
+owner: support@example.com
+agents: ["role:support-agent"]
+rules:
+  - {id: read, tools: [billing/invoice_get], permit: {require: {scope: [invoices, "invoices:read"]}}, why: Scoped.}
+  - {id: refund, tools: [billing/refund], permit: {require: {authn: {max_age: 10m, acr: [gold]}}}, why: Fresh.}
+""")
+    await billing.gateway.reloader.reload(Command(cause=Cause.COMMAND))
+    invoice, refunds = f"{billing.url}/http/billing/invoices/1042", f"{billing.url}/http/billing/refunds"
+    act, now = {"sub": "agent:support"}, int(time.time())
+    async with httpx.AsyncClient(timeout=30) as http:
+        unscoped = await http.get(invoice, headers=billing.headers("ada@example.com", act=act))
+        scoped = await http.get(
+            invoice, headers=billing.headers("ada@example.com", act=act, scope="invoices invoices:read")
+        )
+        stale = await http.post(
+            refunds, json=REFUND, headers=billing.headers("ada@example.com", act=act, auth_time=now - 700, acr="gold")
+        )
+        fresh = await http.post(
+            refunds, json=REFUND, headers=billing.headers("ada@example.com", act=act, auth_time=now, acr="gold")
+        )
+    assert unscoped.status_code == 403
+    assert 'error="insufficient_scope", scope="invoices invoices:read"' in unscoped.headers["www-authenticate"]
+    assert scoped.status_code == 200
+    assert stale.status_code == 401
+    told = stale.headers["www-authenticate"]
+    assert 'error="insufficient_user_authentication", acr_values="gold", max_age=600, resource_metadata=' in told
+    assert (fresh.status_code, fresh.headers["whygate-reason"]) == (201, "authn.satisfied")

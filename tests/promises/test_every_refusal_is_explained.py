@@ -385,7 +385,7 @@ async def mcp_by_a_deny_rule(gateway: Running, client: httpx.AsyncClient) -> htt
     return await _call(gateway, client, "fail")
 
 
-@path(Code.SCOPE_INSUFFICIENT, 200)
+@path(Code.SCOPE_INSUFFICIENT, 403)
 async def mcp_that_needs_a_scope(gateway: Running, client: httpx.AsyncClient) -> httpx.Response:
     return await _call(gateway, client, "add", a=1, b=2)
 

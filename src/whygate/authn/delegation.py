@@ -31,6 +31,10 @@ _PROFILES: Final = {
 }
 
 
+_LATEST_S: Final = 2**40
+"""Beyond, a time is no time."""
+
+
 class _Link(msgspec.Struct, frozen=True):
     sub: str
     iss: str
@@ -63,13 +67,27 @@ def principal(claims: Mapping[str, Any], issuer: Trusted, inventory: Inventory, 
             scopes=scopes,
             status=entry.status if entry is not None else Status.ACTIVE,
             adopt_trace=entry is not None and entry.adopt_trace,
+            **_sign_in(claims, kind),
         )
     links = _links(claims["act"])
     if isinstance(links, Fault):
         return links
     behind = Actor(id=str(subject), issuer=issuer.issuer, type=kind)
     made = _actor(links, behind, issuer, inventory, entry.status if entry is not None else Status.ACTIVE)
-    return made if isinstance(made, Fault) else msgspec.structs.replace(made, credential=credential, scopes=scopes)
+    if isinstance(made, Fault):
+        return made
+    return msgspec.structs.replace(made, credential=credential, scopes=scopes, **_sign_in(claims, kind))
+
+
+def _sign_in(claims: Mapping[str, Any], kind: IdentityType) -> dict[str, Any]:
+    """How and when the person that the token is about signed in (RFC 9470 section 6). What is of the wrong type was not said;
+    of what is no person, nothing is.
+    """
+    at, acr = claims.get("auth_time"), claims.get("acr")
+    if kind is not IdentityType.HUMAN or isinstance(at, bool) or not isinstance(at, int | float):
+        return {}
+    usable = 0 < at < _LATEST_S
+    return {"acr": acr[:128] if isinstance(acr, str) else "", "signed_in_us": int(at * 1_000_000) if usable else 0}
 
 
 def _actor(

@@ -59,6 +59,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     on_behalf_of: tuple[Actor, ...] = ()
     """Prior actors, nearest first, then the person or service on whose behalf all of them act."""
     status: Status = Status.ACTIVE
+    acr: str = ""
+    """How strongly the person behind the call signed in, as the token's issuer says (RFC 9470; OpenID Connect Core 2)."""
+    signed_in_us: int = 0
+    """When they did (``auth_time``), in microseconds since 1970; 0: the token does not say."""
     adopt_trace: bool = False
     """The operator trusts this principal to choose its own trace ids."""
 

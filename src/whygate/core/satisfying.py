@@ -14,7 +14,7 @@ from whygate.core.exceptions import BreakGlass
 from whygate.core.facts import Facts
 from whygate.core.instants import to_us
 from whygate.core.policy.model import CompiledRule
-from whygate.core.policy.wants import GrantWant
+from whygate.core.policy.wants import AuthnWant, GrantWant
 from whygate.core.reasons import Code
 
 
@@ -31,6 +31,9 @@ class Met(msgspec.Struct, frozen=True):
 
 STANDING: Final = Met(0, Code.ROLE_PERMITTED)
 _TOKEN: Final = Met(1, Code.ROLE_PERMITTED)
+_SIGNED_IN: Final = Met(1, Code.AUTHN_SATISFIED)
+_LEEWAY_US: Final = 60 * 1_000_000
+"""A sign-in that lies further in the future is none: clocks that differ so much are no clocks."""
 _USE: Final = "use"
 
 
@@ -42,6 +45,8 @@ def met(rule: CompiledRule, call: ToolCall, tool: Tool, facts: Facts) -> Met | N
     match wanted.kind:
         case "scope":
             return _TOKEN if rule.scopes.issubset(call.principal.scopes) else None
+        case "authn":
+            return _SIGNED_IN if _signed_in(rule, call, facts) else None
         case "human":
             return _approved(rule, facts)
         case "grant":
@@ -50,6 +55,17 @@ def met(rule: CompiledRule, call: ToolCall, tool: Tool, facts: Facts) -> Met | N
             opened = _broken(call, tool, facts)
             return None if opened is None else _invoked(opened)
     return None
+
+
+def _signed_in(rule: CompiledRule, call: ToolCall, facts: Facts) -> bool:
+    """Whether the person behind the call signed in as the rule wants it (RFC 9470). What a token does not say is not so."""
+    want, caller = rule.want, call.principal
+    if not isinstance(want, AuthnWant) or not caller.signed_in_us:
+        return False
+    if want.acr and caller.acr not in want.acr:
+        return False
+    age_us = to_us(facts.now) - caller.signed_in_us
+    return age_us >= -_LEEWAY_US and (not want.max_age_s or age_us <= want.max_age_s * 1_000_000)
 
 
 def _approved(rule: CompiledRule, facts: Facts) -> Met | None:

@@ -123,6 +123,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a person answers it. Leads to signing in; whoever has it has nothing."""
     answer_by: str = ""
     """Until when, as RFC 3339."""
+    challenge: str = ""
+    """What another token has to bring, as parameters of a bearer challenge."""
 
 
 class Admission(msgspec.Struct, kw_only=True):

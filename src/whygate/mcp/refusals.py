@@ -40,7 +40,7 @@ def refusal(admission: Admission, envelope: Envelope, wrong: Wrong | None, resou
     headers = [JSON, *http.refusal_headers(answer, resource_metadata)]
     if answer.code is Code.REQUEST_METHOD_UNKNOWN:
         headers.append((b"allow", b"POST, GET, DELETE"))  # RFC 9110 section 15.5.6: on every 405
-    if answer.code in _UNAVAILABLE or answer.next is Next.FIX_CREDENTIAL:
+    if answer.code in _UNAVAILABLE or answer.challenge or answer.next is Next.FIX_CREDENTIAL:
         return Reply(http.status_of(answer.code), headers, _error(envelope.id, REFUSED, answer, {}))
     if wrong is not None and wrong.code is Code.REQUEST_METHOD_UNKNOWN and envelope.method:
         # 404 since 2026-07-28; before, to a client in a session it would say that the session is over.

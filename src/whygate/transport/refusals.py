@@ -15,6 +15,7 @@ _STATUS: Final[dict[Code, int]] = {
     Code.AGENT_UNAUTHENTICATED: 401,
     Code.AGENT_TOKEN_EXPIRED: 401,
     Code.AGENT_TOKEN_AUDIENCE: 401,
+    Code.AUTHN_INSUFFICIENT: 401,
     Code.DELEGATION_INVALID: 401,
     Code.REQUEST_MALFORMED: 400,
     Code.REQUEST_DUPLICATE_KEY: 400,
@@ -62,7 +63,10 @@ def refusal_headers(answer: Answer, resource_metadata: str) -> list[Header]:
     """The headers of a refused answer: the above, and the way forward that HTTP itself has a header for."""
     headers = answer_headers(answer)
     status = status_of(answer.code)
-    if status == 401:
+    if answer.challenge:
+        told = f'Bearer {answer.challenge}, resource_metadata="{resource_metadata}"'
+        headers.append((b"www-authenticate", told.encode("latin-1")))
+    elif status == 401:
         headers.append((b"www-authenticate", challenge(answer.code, resource_metadata).encode("latin-1")))
     if answer.approval_url:
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))

@@ -49,7 +49,16 @@ class BreakGlassWant(msgspec.Struct, frozen=True, kw_only=True):
     max_ttl_s: int = 3600
 
 
-Want = HumanWant | GrantWant | BreakGlassWant
+class AuthnWant(msgspec.Struct, frozen=True, kw_only=True):
+    """The person behind the call signed in recently and strongly enough (RFC 9470)."""
+
+    acr: tuple[str, ...] = ()
+    """One of these; empty: any."""
+    max_age_s: int = 0
+    """0: however long ago."""
+
+
+Want = HumanWant | GrantWant | BreakGlassWant | AuthnWant
 
 
 def want(kind: str, params: Mapping[str, Any]) -> Want | None:
@@ -83,6 +92,9 @@ def want(kind: str, params: Mapping[str, Any]) -> Want | None:
                 quorum=params.get("quorum", 1),
                 within_s=within("within", _TEN_MINUTES),
             )
+        case "authn":
+            age = seconds(params["max_age"]) if params.get("max_age") else 0
+            return AuthnWant(acr=tuple(params.get("acr") or ()), max_age_s=age)
         case "break_glass":
             return BreakGlassWant(max_ttl_s=within("max_ttl", "60m"))
     return None
