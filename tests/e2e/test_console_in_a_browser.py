@@ -40,7 +40,7 @@ rules:
 """
 PAGES = (
     *("/console", "/console/decisions", "/console/grants", "/console/breakglass", "/console/agents"),
-    *("/console/tools", "/console/policies", "/console/codes", "/console/people"),
+    *("/console/tools", "/console/policies", "/console/codes", "/console/figures", "/console/people"),
 )
 
 pytestmark = pytest.mark.timeout(120)

@@ -13,6 +13,7 @@ from whygate.core.events import ApprovalRecord, BreakGlassRecord, GrantRecord
 from whygate.core.policy.model import CompiledRule
 from whygate.core.reasons import TABLE, Code, Outcome
 from whygate.core.records import DecisionRecord, PolicyRecord, TaskRecord
+from whygate.flow.figures import figures
 from whygate.stores.reader import Ambiguous, NotFound, Reader, Wanted
 
 PAGE: Final = 50
@@ -132,7 +133,13 @@ def _catalogue(console: Console) -> list[HTTPRouteHandler]:
     async def codes(request: Web) -> Response[str]:
         return console.page(request, "codes.html", table=sorted(TABLE.items()))
 
-    return [tools, policies, codes]
+    @get("/console/figures", include_in_schema=False, guards=[console.guard("operator", "auditor")])
+    async def shown(request: Web) -> Response[str]:
+        records = await console.read(lambda reader: [each.record for each in reader.of_kind("approval", COUNTED)])
+        found = figures(each for each in records if isinstance(each, ApprovalRecord))
+        return console.page(request, "figures.html", found=found, counted=COUNTED)
+
+    return [tools, policies, codes, shown]
 
 
 def _used(reader: Reader) -> tuple[Counter[str], list[tuple[PolicyRecord, str]]]:

@@ -91,6 +91,7 @@ OPERATORS: Final = (
             (Who.SIGNED_IN, "/console/agents", ("GET", "POST"), "agents, and the kill switch"),
             (Who.SIGNED_IN, "/console/tools", ("GET",), "tools and pins"),
             (Who.SIGNED_IN, "/console/policies", ("GET",), "policies, their history and hits"),
+            (Who.SIGNED_IN, "/console/figures", ("GET",), "how people answer"),
             (Who.SIGNED_IN, "/console/codes", ("GET",), "reason codes"),
             (Who.SIGNED_IN, "/console/people", ("GET", "POST"), "who is who"),
             (Who.SIGNED_IN, "/console/people/remove", ("POST",), "remove somebody"),
