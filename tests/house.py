@@ -37,9 +37,10 @@ LAYERS: dict[str, frozenset[str]] = {
     "serving": frozenset({"transport"}),
     "projector_main": frozenset({ANYTHING}),
     "console": frozenset({"core", "flow", "transport", "stores"}),
+    "channels": frozenset({"core", "flow"}),
     "testing": frozenset({ANYTHING}),
     "wiring": frozenset({ANYTHING}),
-    "wiring_tools": frozenset({"core", "config", "flow", "api", "http", "mcp", "stores"}),
+    "wiring_tools": frozenset({"core", "config", "flow", "api", "http", "mcp", "stores", "channels"}),
     "cli": frozenset({ANYTHING}),
     "__main__": frozenset({"cli"}),
 }

@@ -20,6 +20,7 @@ from litestar import Litestar
 from whygate import __version__
 from whygate.api.app import Operators, create_app
 from whygate.authn.door import Door
+from whygate.channels.webhooks import Webhooks
 from whygate.config import Config, split_address
 from whygate.console.desk import Console
 from whygate.core.events import Person
@@ -64,6 +65,7 @@ from whygate.wiring_tools import (
     listed_tools,
     mcp_servers,
     named,
+    receivers,
     shown_agent,
     switched,
 )
@@ -183,6 +185,9 @@ class Gateway:
             projector = asyncio.create_task(self._project(config.telemetry.otlp))
             self._undo.push_async_callback(_cancelled, projector)
         self._watch(servers)
+        hooks = Webhooks(receivers(config), authority, config.console_url.rstrip("/"))
+        hooks.start()
+        self._undo.push_async_callback(hooks.close)
         self._looking = True
         for listener in listeners:
             await listener.start()

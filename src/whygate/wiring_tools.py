@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whygate import config as settings
 from whygate.api.agents import Listed as Agent
+from whygate.channels.webhooks import Receiver
 from whygate.config import Config, Server
 from whygate.core.calls import Tool
 from whygate.core.events import AgentRecord, Person
@@ -120,6 +121,18 @@ def listed_tools(name: str, server: Server, document: Document | None) -> Listed
 
     exact = [pattern for pattern in server.tools if protocol == "mcp" and not set(pattern) & set("*?[")]
     return Listed(make=make, names=(*operations, *definitions, *exact), pinned=protocol == "mcp")
+
+
+def receivers(config: Config) -> tuple[Receiver, ...]:
+    """Who is told what waits for people, secrets resolved. Raises ``ConfigError``."""
+    return tuple(
+        Receiver(
+            url=each.url,
+            secret=settings.resolve(each.secret, key=f"webhooks.{number}.secret"),
+            slack=each.format == "chat",
+        )
+        for number, each in enumerate(config.webhooks)
+    )
 
 
 def named(each: settings.Named) -> Person:

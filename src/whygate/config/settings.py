@@ -113,6 +113,16 @@ class Identities(Section):
     )
 
 
+class Webhook(Section):
+    """Who is told that somebody is asked, and of what is loud. Carries a link to sign in by, and no values of calls."""
+
+    url: Url = Field(description="Where to; nothing else is ever called, and redirects are not followed.")
+    secret: SecretRef = Field(description="Signs each message (Standard Webhooks): `env:NAME` or `file:PATH`.")
+    format: Literal["plain", "chat"] = Field(
+        default="plain", description="`chat`: only a text, as chat systems take it."
+    )
+
+
 class Classification(Section):
     """What the operator says about a tool. A tool without one counts as high tier with untrusted results."""
 
@@ -235,6 +245,7 @@ class Config(Section):
         " `whygate tools pin`.",
     )
     identities: Identities = Field(default=Identities(), description="Who may call.")
+    webhooks: tuple[Webhook, ...] = Field(default=(), description="Who is told what waits for people.")
     tools: dict[ServerName, Server] = Field(default={}, description="The servers behind the gateway, by name.")
     telemetry: Telemetry = Field(default=Telemetry(), description="Where traces go.")
 
