@@ -90,6 +90,7 @@ def _pages(console: Console) -> list[HTTPRouteHandler]:
             never=never(approval.asked),
             events=events,
             chain=chain,
+            lessened=_lessened(console, approval),
             presets=words.DENIALS,
             signs=bool(console.me(request).passkeys),
             draft="" if document is None else drafts.rule(document),
@@ -142,6 +143,12 @@ def _answering(console: Console) -> list[HTTPRouteHandler]:
         return console.done(request, "/console", "Revoked.")
 
     return [options, answer, revoke]
+
+
+def _lessened(console: Console, approval: Approval) -> list[words.Leaf]:
+    """The arguments as somebody who agreed before has lessened them; nothing where nobody has."""
+    changed = (console.authority.document(approval.id) or {}).get("narrowed")
+    return words.leaves(changed) if isinstance(changed, dict) else []
 
 
 def _proven(console: Console, request: Web, approval: Approval, what: tuple[Given, Mapping[str, str]]) -> Given:
