@@ -47,7 +47,7 @@ async def test_the_support_agent_works_through_one_task(gateway: Running, reposi
         ("git/git_add", "role.permitted"),
         ("git/git_commit", "role.permitted"),
         ("git/git_reset", "policy.explicit_deny"),
-        ("billing/customer_export", "policy.no_match"),
+        ("billing/customer_export", "jit.grant_required"),
         ("billing/invoice_get", "agent.token_expired"),
     ]
     known = decided[:-1]  # whoever can't prove who they are joins nobody's task
@@ -56,7 +56,7 @@ async def test_the_support_agent_works_through_one_task(gateway: Running, reposi
     assert known[0]["subject"]["on_behalf_of"] == [
         {"id": "ada@example.com", "issuer": known[0]["subject"]["issuer"], "type": "human"}
     ]
-    assert "git_reset" not in output.split("tools: ")[1].splitlines()[0]
+    assert "git_reset" in output.split("tools: ")[1].splitlines()[0]  # an emergency could permit it
 
 
 async def test_the_http_agent_reads_refusals(gateway: Running) -> None:

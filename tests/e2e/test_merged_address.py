@@ -145,7 +145,7 @@ async def test_the_current_sdk(gateway: Running, tmp_path: Path, mode: str) -> N
         assert one == other
     assert merged[-1]["resource"] == {"asked": "ghost__echo"}
     listed = [one for one in gateway.records() if one["kind"] == "completion" and "servers" in one]
-    assert [each["name"] for each in listed[0]["servers"]] == ["down", "events", "git", "json", "time"]
+    assert [each["name"] for each in listed[0]["servers"]] == ["down", "events", "git", "json", "time", "whygate"]
     assert listed[0]["servers"][0]["code"] == "upstream.failed"
 
 
@@ -166,7 +166,7 @@ async def test_the_last_sdk_of_the_1x_line(gateway: Running, tmp_path: Path, mcp
     assert process.returncode == 0, errors.decode()
     hello, listed, *told, ping = [json.loads(line) for line in output.splitlines()]
     assert (hello["hello"], hello["revision"]) == ("whygate", "2025-11-25")
-    assert len(listed["tools"]) == 9
+    assert len(listed["tools"]) == 9 + 3
     assert [one["error"] for one in told] == REFUSED
     assert told[1]["progress"] == [1, 2, 3]
     assert ping == {"ping": True}

@@ -139,7 +139,7 @@ async def test_who_has_a_passkey_finishes_in_a_browser(gateway: Running) -> None
     await enroll(gateway, LEAD)
     answer = await send(gateway, "POST", f"/v1/approvals/{question.id}", LEAD, json=yes(question))
     found = answer.json()
-    assert (answer.status_code, found["code"]) == (403, "authn.insufficient")
+    assert (answer.status_code, found["code"]) == (401, "authn.insufficient")
     assert found["console"].endswith(f"/console/approvals/{question.id}")
     assert found["detail"] == "finish with your passkey in a browser"
     assert gateway.decision(answer)["action"]["name"] == "approvals/answer"
@@ -233,7 +233,7 @@ async def test_a_break_glass_is_opened_in_the_console_alone(gateway: Running) ->
     """The API says where, with the form filled in; and only to who may."""
     body = {"agents": ["agent:support"], "tools": ["billing/*"], "minutes": 30, "incident": "INC-7"}
     answer = await send(gateway, "POST", "/v1/breakglass", LEAD, ("breakglass",), json=body)
-    assert (answer.status_code, answer.json()["code"]) == (403, "authn.insufficient")
+    assert (answer.status_code, answer.json()["code"]) == (401, "authn.insufficient")
     assert "/console/breakglass?agent=agent%3Asupport&tools=billing%2F%2A&minutes=30" in answer.json()["console"]
     other = await send(gateway, "POST", "/v1/breakglass", json=body)
     assert (other.status_code, other.json()["code"]) == (403, "policy.explicit_deny")

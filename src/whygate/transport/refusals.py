@@ -78,7 +78,9 @@ def refusal_headers(answer: Answer, resource_metadata: str) -> list[Header]:
 def challenge(code: Code, resource_metadata: str) -> str:
     """A bearer challenge (RFC 6750 section 3) that names the protected resource metadata (RFC 9728 section 5.1)."""
     parts = ["Bearer"]
-    if code is not Code.AGENT_UNAUTHENTICATED:
+    if code is Code.AUTHN_INSUFFICIENT:
+        parts.append('error="insufficient_user_authentication",')  # RFC 9470 section 3
+    elif code is not Code.AGENT_UNAUTHENTICATED:
         parts.append('error="invalid_token",')
     parts.append(f'resource_metadata="{resource_metadata}"')
     return " ".join(parts)
