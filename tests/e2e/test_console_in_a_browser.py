@@ -35,7 +35,7 @@ rules:
   - id: hasty
     tools: [billing/refund]
     when: args.amount_cents >= 90000
-    permit: {require: {human: {approvers: ["group:leads"], within: 3s}}}
+    permit: {require: {human: {approvers: ["group:leads"], within: 6s}}}
     why: Asked for a moment.
 """
 PAGES = (
