@@ -235,6 +235,7 @@ class Gateway:
             agents={each.id: shown_agent(each) for each in config.identities.agents},
             ledger=Path(config.ledger),
             url=config.console_url.rstrip("/"),
+            jaeger=(config.telemetry.jaeger or "").rstrip("/"),
         )
         self._undo.callback(made.close)
         return made

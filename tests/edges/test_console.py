@@ -47,7 +47,8 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     (tmp_path / "policies" / "support.yaml").write_text(RULES)
     with serving(BillingServer("the-gateways-own-secret")) as server:
         tools = {"billing": billing_tool(server, tmp_path)}
-        async with running(tmp_path, tools, policies=str(tmp_path / "policies")) as made:
+        seen = {"jaeger": "http://127.0.0.1:16686/jaeger/"}
+        async with running(tmp_path, tools, policies=str(tmp_path / "policies"), telemetry=seen) as made:
             yield made
             while HERE:
                 HERE.pop().close()
@@ -244,3 +245,13 @@ async def test_break_glass_from_opening_to_review(gateway: Running) -> None:
     heidi = await enrolled(gateway, "heidi@example.com", roles=("operator",))
     await asyncio.to_thread(lambda: heidi.post(path, finding="justified", note="It was down."))
     assert not gateway.gateway.authority.state.reviews
+
+
+async def test_one_decision_is_told_whole(gateway: Running) -> None:
+    """Who, each rule's answer, the rule that decided, what became of it, and the way into the trace."""
+    ada, approval = await enrolled(gateway), await asked(gateway)
+    page = (await asyncio.to_thread(ada.http.get, f"/console/decisions/{approval.decision}")).text
+    record = next(one for one in gateway.decisions() if one["id"] == approval.decision)
+    for part in ("agent:support", "support/refund", "decided", "Refunds need a lead.", "Nothing was sent."):
+        assert part in page
+    assert f'href="http://127.0.0.1:16686/jaeger/trace/{record["context"]["trace_id"]}"' in page

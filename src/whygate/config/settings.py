@@ -199,6 +199,7 @@ class Telemetry(Section):
     """Where traces go."""
 
     otlp: Url | None = Field(default=None, description="OTLP over HTTP. Where it is absent: no export.")
+    jaeger: Url | None = Field(default=None, description="Where Jaeger's pages are: the console then links to traces.")
     service_name: Line = Field(default="whygate", description="`service.name` of our spans.")
 
 
