@@ -36,6 +36,7 @@ def rule(shown: Shown) -> str:
 
 def _equal(path: str, value: Any, conditions: list[str]) -> bool:
     if isinstance(value, dict):
+        conditions.append(f"size({path}) == {len(value)}")
         for name, inner in value.items():
             if _NAME.fullmatch(name) is None or not _equal(f"{path}.{name}", inner, conditions):
                 return False

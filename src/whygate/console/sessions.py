@@ -122,7 +122,7 @@ class Attempts:
         count, at = self._failed.get(source, (0, 0.0))
         if count < free:
             return 0.0
-        wait = min(2.0 ** (count - free), self.MOST_S)
+        wait = min(2.0 ** min(count - free, 6), self.MOST_S)
         return max(0.0, at + wait - self._clock())
 
     def failed(self, source: str) -> None:
